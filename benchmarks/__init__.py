@@ -1,0 +1,1 @@
+"""Measurements of lumefield; ``python -m benchmarks.suite`` runs them."""

@@ -1,0 +1,1 @@
+"""Workloads, the metrics they return, and the gate against a committed baseline."""

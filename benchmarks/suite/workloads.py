@@ -1,0 +1,30 @@
+"""The workloads, one function each: no argument, a list of metrics back.
+
+jax and the rooms are imported inside the functions, so that one workload can be run alone.
+"""
+
+from collections.abc import Callable
+
+from benchmarks.suite.metrics import Metric, cpu_seconds
+
+_CLI = ("-m", "lumefield.apps")
+
+
+def command_line() -> list[Metric]:
+    """How soon the command line answers: nothing of this may load jax."""
+    cases = {
+        "help": ((*_CLI, "--help"), 0),
+        "train_help": ((*_CLI, "train", "--help"), 0),
+        "doctor": ((*_CLI, "doctor"), 0),
+        "wrong_flag": ((*_CLI, "train", "--no-such-flag"), 2),
+    }
+    return [
+        Metric(f"apps.cli.{name}_cpu_s", cpu_seconds(words, 3, code=code), "s", "lower", 0.5)
+        for name, (words, code) in cases.items()
+    ]
+
+
+WORKLOADS: dict[str, Callable[[], list[Metric]]] = {
+    "cli": command_line,
+}
+"""Word of ``python -m benchmarks.suite WORD`` -> workload."""

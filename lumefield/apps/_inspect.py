@@ -1,0 +1,129 @@
+"""``lumefield inspect``: what a splat file or a run holds, without jax."""
+
+import dataclasses
+import json as json_text
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import tyro
+
+from lumefield.errors import InputError, RunError
+
+if TYPE_CHECKING:
+    from lumefield.codecs.formats import Splats
+
+SUFFIXES = (".ply", ".spz", ".splat")
+"""Splat files that can be read."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Inspect:
+    """Show what a splat file or a run holds."""
+
+    scene: tyro.conf.Positional[Path]
+    """Splat file (.ply, .spz, .splat) or the folder of a run."""
+    json: bool = False
+    """Print JSON instead of text."""
+
+
+def inspect(settings: Inspect) -> None:
+    """Print what :func:`facts` finds.
+
+    Raises:
+        InputError: If the path does not exist or is not a splat file.
+        RunError: If the folder is not a run, or its files cannot be read.
+        FormatError: If the splat file is damaged.
+    """
+    found = facts(settings.scene)
+    print(json_text.dumps(found, indent=2) if settings.json else describe(found))
+
+
+def facts(scene: Path) -> dict[str, Any]:
+    """Everything ``inspect`` tells, as JSON-able values; lengths in world units.
+
+    Raises:
+        InputError: If the path does not exist or is not a splat file.
+        RunError: If the folder is not a run, or its files cannot be read.
+        FormatError: If the splat file is damaged.
+    """
+    from lumefield.codecs.formats import load_splats
+
+    if not scene.exists():
+        raise InputError(f"{scene}: no such file or folder; give a splat file or a run")
+    run = _run_facts(scene) if scene.is_dir() else {}
+    file = scene / "scene.ply" if scene.is_dir() else scene
+    if file.suffix.lower() not in SUFFIXES:
+        raise InputError(f"{file}: not a splat file; expected one of {' '.join(SUFFIXES)}")
+    return {
+        "file": str(file),
+        "bytes": file.stat().st_size,
+        **_splat_facts(load_splats(file)),
+        **run,
+    }
+
+
+def describe(found: dict[str, Any]) -> str:
+    """The text form of :func:`facts`."""
+    rows = [
+        ("file", f"{found['file']} ({found['bytes'] / 1e6:.1f} MB)"),
+        ("gaussians", f"{found['gaussians']:,}, {found['visible']:,} of them visible"),
+        ("colour", f"spherical harmonics of degree {found['degree']}"),
+        ("antialiased", "yes (2D Mip filter)" if found["antialiased"] else "no"),
+    ]
+    if found["gaussians"]:
+        rows += [
+            ("bounds", _box(found["bounds"])),
+            ("middle 98 %", _box(found["middle"])),
+            ("size", f"{found['size_median']:.4g} (median largest standard deviation)"),
+            ("opacity", f"{found['opacity_median']:.3f} (median)"),
+        ]
+    if found["not_finite"]:
+        rows.append(("warning", f"{found['not_finite']:,} Gaussians hold NaN or infinity"))
+    rows += [("comment", text) for text in found["comments"]]
+    rows += [(name, str(value)) for name, value in found.get("run", {}).items()]
+    return "\n".join(f"{name:<12} {text}" for name, text in rows)
+
+
+def _splat_facts(splats: "Splats") -> dict[str, Any]:
+    import numpy as np
+
+    finite = np.isfinite(splats.means).all(1) & np.isfinite(splats.log_scales).all(1)
+    finite &= ~np.isnan(splats.logit_opacities)  # infinite logits are opacities 0 and 1
+    means = splats.means[finite].astype(np.float64)
+    opacity = 1 / (1 + np.exp(-np.clip(splats.logit_opacities[finite].astype(np.float64), -80, 80)))
+    found: dict[str, Any] = {
+        "gaussians": len(splats.means),
+        "visible": int((opacity >= 1 / 255).sum()),
+        "not_finite": int((~finite).sum()),
+        "degree": round(splats.sh.shape[1] ** 0.5) - 1,
+        "antialiased": splats.antialiased,
+        "comments": list(splats.comments),
+    }
+    if len(means):
+        size = np.exp(splats.log_scales[finite].astype(np.float64).max(1))
+        found["bounds"] = np.stack([means.min(0), means.max(0)]).tolist()
+        found["middle"] = np.quantile(means, [0.01, 0.99], axis=0).tolist()
+        found["size_median"] = float(np.median(size))
+        found["opacity_median"] = float(np.median(opacity))
+    return found
+
+
+def _run_facts(run: Path) -> dict[str, Any]:
+    metrics = run / "metrics.json"
+    if not (run / "scene.ply").is_file():
+        raise RunError(f"{run}: holds no scene.ply; expected the folder of a finished run")
+    if not metrics.is_file():
+        return {}
+    try:
+        values = json_text.loads(metrics.read_text("utf-8"))
+        if not isinstance(values, dict):
+            raise ValueError("not an object")
+    except ValueError as error:
+        raise RunError(f"{metrics}: not valid JSON ({error}); run `lumefield evaluate`") from None
+    wanted = ("method", "steps", "seconds", "psnr", "ssim", "backend")
+    return {"run": {name: values[name] for name in wanted if name in values}}
+
+
+def _box(corners: list[list[float]]) -> str:
+    low, high = (" ".join(f"{v:.4g}" for v in corner) for corner in corners)
+    return f"({low}) to ({high})"

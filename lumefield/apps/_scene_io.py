@@ -1,0 +1,165 @@
+"""A SCENE of the command line: the folder of a run, or any splat file; and how to draw it."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lumefield.apps._views import Views, load_views
+from lumefield.errors import InputError, RunError
+
+if TYPE_CHECKING:
+    from lumefield.codecs.formats import Splats
+
+Rgb = tuple[float, float, float]
+
+
+class Picture(NamedTuple):
+    """One drawn view of ``H`` x ``W`` pixels."""
+
+    rgb: NDArray[Any]
+    """(H, W, 3) display sRGB, float; may leave [0, 1]."""
+    depth: NDArray[Any]
+    """(H, W) distance along the view axis, world units; 0 where nothing is seen."""
+
+
+Draw = Callable[[Views], Picture]
+"""Draws the first of the views it is given."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Scene:
+    """Splats with what is known about where they came from."""
+
+    splats: "Splats"
+    """The Gaussians, in the user's world frame."""
+    views: Views | None
+    """Cameras of the capture; None for a bare splat file."""
+    run: Path | None
+    """Folder of the run; None for a bare splat file."""
+    background: Rgb
+    """Display sRGB behind the scene."""
+
+
+def load_scene(path: Path) -> Scene:
+    """Load the folder of a run, or a splat file.
+
+    Gaussians with values that are not finite are left out.
+
+    Raises:
+        InputError: If the path does not exist, or is neither a run nor a splat file.
+        RunError: If the folder holds no ``scene.ply``, or its files are damaged.
+        FormatError: If the splat file is damaged.
+    """
+    from lumefield.codecs.formats import SPLAT_SUFFIXES, load_splats
+
+    if path.is_dir():
+        file = path / "scene.ply"
+        if not file.is_file():
+            raise RunError(f"{path}: holds no scene.ply; expected the folder of a finished run")
+        cameras = path / "capture" / "cameras.json"
+        views = load_views(cameras) if cameras.is_file() else None
+        return Scene(_finite(load_splats(file)), views, path, run_background(path))
+    if not path.exists():
+        raise InputError(f"{path}: no such file or folder; give a run folder or a splat file")
+    if path.suffix.lower() not in SPLAT_SUFFIXES:
+        raise InputError(
+            f"{path}: not a scene; expected a run folder or one of {' '.join(SPLAT_SUFFIXES)}"
+        )
+    return Scene(_finite(load_splats(path)), None, None, (0.0, 0.0, 0.0))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file of a run; empty where the file does not exist.
+
+    Raises:
+        RunError: If the file cannot be read or is not a JSON object.
+    """
+    if not path.exists():
+        return {}
+    try:
+        record = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path}: not valid JSON ({error}); train the run again") from None
+    if not isinstance(record, dict):
+        raise RunError(f"{path}: holds a {type(record).__name__}, expected a JSON object")
+    return record
+
+
+def write_json(path: Path, record: dict[str, Any]) -> None:
+    """Write a JSON object whole or not at all.
+
+    Raises:
+        InputError: If the folder cannot be written.
+    """
+    from lumefield.codecs.formats import replacing
+
+    with replacing(path) as file:
+        file.write((json.dumps(record, indent=2, allow_nan=False) + "\n").encode())
+
+
+def run_background(run: Path) -> Rgb:
+    """``background`` of ``config.json`` when it is three numbers, else black."""
+    value = read_json(run / "config.json").get("background")
+    if (
+        isinstance(value, list)
+        and len(value) == 3
+        and all(isinstance(v, int | float) for v in value)
+    ):
+        return (float(value[0]), float(value[1]), float(value[2]))
+    return (0.0, 0.0, 0.0)
+
+
+def make_draw(splats: "Splats", *, background: Rgb = (0.0, 0.0, 0.0)) -> Draw:
+    """A function that draws ``splats`` with the fastest kernels of this machine.
+
+    Args:
+        splats: What to draw.
+        background: Display sRGB behind it.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    from lumefield.fields import Gaussians
+    from lumefield.render import Cameras, Rendering, SplatOptions, rasterize
+
+    leaves = (splats.means, splats.quats_wxyz, splats.log_scales)
+    gaussians = Gaussians.from_arrays(*leaves, splats.logit_opacities, splats.sh).activate()
+    options = SplatOptions(antialiased=splats.antialiased)
+    behind = jnp.asarray(background, jnp.float32)
+
+    @jax.jit
+    def run(arrays: Any, camera: Cameras) -> Rendering:  # noqa: ANN401
+        return rasterize(**arrays, camera=camera, background=behind, options=options)
+
+    def draw(views: Views) -> Picture:
+        camera = Cameras.from_pinhole(
+            jnp.asarray(views.world_from_cam[0], jnp.float32),
+            jnp.asarray(views.focal[0], jnp.float32),
+            jnp.asarray(views.centre[0], jnp.float32),
+            width=int(views.size[0, 0]),
+            height=int(views.size[0, 1]),
+        )
+        seen = run(gaussians, camera)
+        return Picture(np.asarray(seen.rgb), np.asarray(seen.depth))
+
+    return draw
+
+
+def to_bytes(rgb: NDArray[Any]) -> NDArray[np.uint8]:
+    """Display sRGB in [0, 1], rounded to 8 bits; what is outside is clipped."""
+    return (np.clip(np.nan_to_num(rgb), 0, 1) * 255 + 0.5).astype(np.uint8)
+
+
+def _finite(splats: "Splats") -> "Splats":
+    good = np.isfinite(splats.means).all(1) & np.isfinite(splats.quats_wxyz).all(1)
+    good &= np.isfinite(splats.sh).all((1, 2)) & ~np.isnan(splats.logit_opacities)
+    good &= ~np.isnan(splats.log_scales).any(1) & (splats.log_scales < 80).all(1)
+    if good.all():
+        return splats
+    names = ("means", "quats_wxyz", "log_scales", "logit_opacities", "sh")
+    return dataclasses.replace(splats, **{name: getattr(splats, name)[good] for name in names})

@@ -1,0 +1,1 @@
+"""Codecs: nouns to bytes and back. Two public halves: ``neural`` and ``formats``."""

@@ -1,0 +1,24 @@
+"""Errors a person can act on. Each says what was given, what was expected and what to do next.
+
+The command line prints them as one line and exits with code 2; nothing else in the package is caught.
+"""
+
+
+class UserError(Exception):
+    """Base of every error whose cause is the input, not the program."""
+
+
+class InputError(UserError):
+    """A capture, a folder or an option cannot be used as given."""
+
+
+class FormatError(UserError):
+    """A file does not hold what its format promises (path, what was found, what was expected)."""
+
+
+class RunError(UserError):
+    """A RUN folder or a checkpoint cannot be read or written."""
+
+
+class CapacityError(UserError):
+    """A fixed-size buffer was too small; the message names the size that would fit."""

@@ -1,0 +1,221 @@
+"""Find, build, load and register the C++ kernels.
+
+Order: a library shipped inside the package, then one built earlier on this machine, then a build at first use
+when a C++17 compiler is there. A failed build is a warning, never an error: the ``xla`` backend needs none.
+One library per instruction set, so that a linker can never merge AVX-512 code into an AVX2 build.
+"""
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import warnings
+from dataclasses import dataclass
+from importlib import metadata, util
+from pathlib import Path
+from typing import Any
+
+_HERE = Path(__file__).parent
+_SOURCES = ("composite.cc", "project.cc", "photometric.cc")
+_HEADERS = ("simd.h", "parallel.h", "scratch.h", "bins.h")
+_SYMBOLS = (
+    "CompositeForward",
+    "CompositeBackward",
+    "ProjectForward",
+    "ProjectBackward",
+    "PhotometricLoss",
+)
+_LEVELS = {
+    "avx512": ("-march=x86-64-v4", "-mprefer-vector-width=512"),
+    "avx2": ("-march=x86-64-v3",),
+}
+# Never -ffast-math: it deletes the rounding that exp2_neg relies on.
+_FLAGS = (
+    "-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast",
+    "-Wno-psabi", "-Wno-ignored-attributes", "-shared", "-fPIC",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Status:
+    """What would run on this machine, found without importing jax."""
+
+    backend: str
+    """"native" or "xla"."""
+    reason: str
+    """Why, in one sentence, and what to do for a faster one."""
+    isa: str
+    """Best instruction set of this CPU that the kernels know: "avx512", "avx2" or "none"."""
+    compiler: str
+    """Path of the C++ compiler, or "" when there is none."""
+    library: str
+    """The library that is, or would be, loaded; "" when it still has to be built."""
+
+
+def cpu_level() -> str:
+    """Best instruction set of this CPU that the kernels are written for."""
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return "none"
+    forced = os.environ.get("LUMEFIELD_ISA")
+    if forced:
+        return forced if forced in _LEVELS else "none"
+    try:
+        flags = set(Path("/proc/cpuinfo").read_text().split("flags", 1)[1].split("\n", 1)[0].split())
+    except (OSError, IndexError):
+        return "none"
+    if {"avx512f", "avx512dq", "avx512vl", "avx512bw"} <= flags:
+        return "avx512"
+    return "avx2" if {"avx2", "fma"} <= flags else "none"
+
+
+def compiler() -> str:
+    """The C++ compiler: ``$CXX``, else g++, else clang++; "" when there is none."""
+    for name in (os.environ.get("CXX", ""), "g++", "clang++"):
+        found = shutil.which(name) if name else None
+        if found:
+            return found
+    return ""
+
+
+def cache_folder() -> Path:
+    """Where built libraries are kept: ``$LUMEFIELD_CACHE``, else the user's cache folder."""
+    root = os.environ.get("LUMEFIELD_CACHE")
+    if root:
+        return Path(root) / "native"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lumefield" / "native"
+
+
+def _flags(isa: str, extra: tuple[str, ...]) -> tuple[str, ...]:
+    return (*_LEVELS[isa], *_FLAGS, *extra)
+
+
+def _library(isa: str, extra: tuple[str, ...] = ()) -> Path:
+    """Name of the library by everything it depends on: sources, flags, jaxlib, compiler."""
+    digest = hashlib.sha256()
+    for name in (*_SOURCES, *_HEADERS):
+        digest.update((_HERE / name).read_bytes())
+    parts = (*_flags(isa, extra), metadata.version("jaxlib"), compiler())
+    digest.update("\0".join(parts).encode())
+    return cache_folder() / f"lumefield-{isa}-{digest.hexdigest()[:16]}.so"
+
+
+def _shipped(isa: str) -> Path:
+    return _HERE / f"lumefield-{isa}.so"
+
+
+def status() -> Status:
+    """Which backend runs on the CPU here and why; needs no jax and builds nothing."""
+    isa, cxx = cpu_level(), compiler()
+    if os.environ.get("LUMEFIELD_NATIVE") == "0":
+        return Status("xla", "switched off by LUMEFIELD_NATIVE=0; unset it", isa, cxx, "")
+    if isa == "none":
+        return Status("xla", "this CPU has neither AVX-512 nor AVX2 with FMA", isa, cxx, "")
+    if _shipped(isa).exists():
+        return Status("native", "shipped with the package", isa, cxx, str(_shipped(isa)))
+    if _library(isa).exists():
+        return Status("native", f"built on this machine for {isa}", isa, cxx, str(_library(isa)))
+    if cxx:
+        return Status("native", f"will be built with {cxx} at first use", isa, cxx, "")
+    return Status("xla", "no C++ compiler found; install g++ (4-6 times faster)", isa, cxx, "")
+
+
+def _include() -> str:
+    spec = util.find_spec("jaxlib")
+    if spec is None or spec.origin is None:
+        raise RuntimeError("jaxlib is not installed")
+    return str(Path(spec.origin).parent / "include")
+
+
+def build(isa: str | None = None, *, extra: tuple[str, ...] = ()) -> Path:
+    """Compile the kernels into the cache and return the library; nothing is done when it is there.
+
+    Args:
+        isa: "avx512" or "avx2"; the CPU's own level when None.
+        extra: More compiler flags; they are part of the library's name.
+
+    Raises:
+        RuntimeError: If there is no compiler or it fails; the message ends with its last lines.
+    """
+    isa = isa or cpu_level()
+    if isa not in _LEVELS:
+        raise RuntimeError(f"no native kernels for instruction set {isa!r}; use the xla backend")
+    target, cxx = _library(isa, extra), compiler()
+    if target.exists():
+        return target
+    if not cxx:
+        raise RuntimeError("no C++ compiler found; install g++ or set CXX")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+        base = [cxx, *_flags(isa, extra), "-isystem", _include()]
+        objects = [Path(folder) / f"{name}.o" for name in _SOURCES]
+        jobs = [
+            subprocess.Popen(
+                [*base, "-c", str(_HERE / name), "-o", str(obj)],
+                stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
+            )
+            for name, obj in zip(_SOURCES, objects, strict=True)
+        ]  # fmt: skip
+        errors = [job.communicate()[1] for job in jobs]
+        for name, job, error in zip(_SOURCES, jobs, errors, strict=True):
+            if job.returncode:
+                raise RuntimeError(f"{cxx} failed on {name}: {error.strip()[-600:]}")
+        out = Path(folder) / target.name
+        link = [*base, *map(str, objects), "-o", str(out), "-lpthread"]
+        done = subprocess.run(link, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise RuntimeError(f"{cxx} could not link the kernels: {done.stderr.strip()[-600:]}")
+        os.replace(out, target)
+    return target
+
+
+def _register(path: Path, prefix: str) -> None:
+    import jax
+
+    library = ctypes.CDLL(str(path))
+    for symbol in _SYMBOLS:
+        capsule = jax.ffi.pycapsule(getattr(library, symbol))
+        jax.ffi.register_ffi_target(f"{prefix}_{symbol}", capsule, platform="cpu")
+
+
+@functools.cache
+def load() -> bool:
+    """Register the kernels with XLA once; False (with a warning) when this machine cannot have them."""
+    now = status()
+    if now.backend != "native":
+        return False
+    try:
+        path = Path(now.library) if now.library else None
+        if path is None:
+            sys.stderr.write("lumefield: building the native kernels once (about 15 s) ...\n")
+            path = build()
+        _register(path, "lumefield")
+    except Exception as error:
+        message = f"native kernels not available, using the xla backend: {error}"
+        warnings.warn(message, RuntimeWarning, stacklevel=2)
+        return False
+    return True
+
+
+def threads() -> int:
+    """Threads of the kernels: ``$LUMEFIELD_THREADS``, else 0 = all of XLA's pool."""
+    return max(0, int(os.environ.get("LUMEFIELD_THREADS", "0") or 0))
+
+
+def call(symbol: str, out: Any, *args: Any, **attributes: Any) -> Any:
+    """Call a kernel inside jax code; one example at a time under ``vmap``.
+
+    Args:
+        symbol: One of the C++ handler names, such as "CompositeForward".
+        out: ``jax.ShapeDtypeStruct`` or a sequence of them.
+        *args: float32 (or integer) arrays.
+        **attributes: NumPy scalars or bools, as the handler declares them.
+    """
+    import jax
+
+    target = f"lumefield_{symbol}"
+    return jax.ffi.ffi_call(target, out, vmap_method="sequential")(*args, **attributes)

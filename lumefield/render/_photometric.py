@@ -1,0 +1,124 @@
+"""How alike two images are: PSNR, SSIM, and the training loss made of L1 and SSIM.
+
+Images are (H, W, 3), display sRGB in [0, 1]. SSIM is that of Wang et al., "Image Quality Assessment: From Error
+Visibility to Structural Similarity", 2004, as 3DGS uses it: Gaussian window 11 x 11, sigma 1.5, zero padding,
+C1 = 0.01^2, C2 = 0.03^2, per channel, mean over all pixels.
+"""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+from jaxtyping import Float, UInt8
+
+from lumefield import native
+
+_RADIUS, _SIGMA, _C1, _C2 = 5, 1.5, 0.01**2, 0.03**2
+
+
+def psnr(a: Float[Array, "*b h w c"], b: Float[Array, "*b h w c"]) -> Float[Array, "*b"]:
+    """Peak signal-to-noise ratio in dB for a peak of 1; infinite for equal images."""
+    return -10 * jnp.log10(jnp.mean((a - b) ** 2, (-3, -2, -1)))
+
+
+def _window_mean(x: Array) -> Array:
+    """Mean of (H, W, C) under the Gaussian window, zeros outside."""
+    i = np.arange(-_RADIUS, _RADIUS + 1)
+    k = np.exp(-(i**2) / (2 * _SIGMA**2))
+    k = (k / k.sum()).astype(x.dtype)
+    h, w = x.shape[:2]
+    p = jnp.pad(x, ((_RADIUS, _RADIUS), (_RADIUS, _RADIUS), (0, 0)))
+    p = sum((k[j] * p[j : j + h] for j in range(2 * _RADIUS + 1)), start=jnp.zeros((), x.dtype))
+    return sum((k[j] * p[:, j : j + w] for j in range(2 * _RADIUS + 1)), start=jnp.zeros((), x.dtype))
+
+
+def ssim_map(a: Float[Array, "h w c"], b: Float[Array, "h w c"]) -> Float[Array, "h w c"]:
+    """Structural similarity of every pixel and channel, at most 1."""
+    ma, mb = _window_mean(a), _window_mean(b)
+    va, vb = _window_mean(a * a) - ma * ma, _window_mean(b * b) - mb * mb
+    cov = _window_mean(a * b) - ma * mb
+    top = (2 * ma * mb + _C1) * (2 * cov + _C2)
+    return top / ((ma * ma + mb * mb + _C1) * (va + vb + _C2))
+
+
+def ssim(a: Float[Array, "h w c"], b: Float[Array, "h w c"]) -> Float[Array, ""]:
+    """Mean structural similarity of two images; 1 for equal images."""
+    return jnp.mean(ssim_map(a, b))
+
+
+def _loss_xla(image: Array, truth: Array, weight: Array, dssim: float) -> Array:
+    scale = jnp.asarray(1 / 255, image.dtype)
+    w = (weight.astype(image.dtype) * scale)[..., None]
+    x, y = image * w, truth.astype(image.dtype) * scale * w
+    return (1 - dssim) * jnp.mean(jnp.abs(x - y)) + dssim * (1 - jnp.mean(ssim_map(x, y)))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _loss_native(image: Array, truth: Array, weight: Array, dssim: float) -> Array:
+    return _loss_native_fwd(image, truth, weight, dssim)[0]
+
+
+def _loss_native_fwd(
+    image: Array, truth: Array, weight: Array, dssim: float
+) -> tuple[Array, Array]:
+    n = image.size
+    out = (jax.ShapeDtypeStruct((2,), jnp.float32), jax.ShapeDtypeStruct(image.shape, jnp.float32))
+    sums, grad = native.call(
+        "PhotometricLoss",
+        out,
+        image,
+        truth,
+        weight,
+        n_threads=np.int64(native.threads()),
+        l1_scale=np.float32((1 - dssim) / n),
+        ssim_scale=np.float32(dssim / n),
+    )
+    return (1 - dssim) * sums[0] / n + dssim * (1 - sums[1] / n), grad
+
+
+def _loss_native_bwd(dssim: float, grad: Array, g: Array) -> tuple[Any, ...]:
+    del dssim
+    return g * grad, None, None
+
+
+_loss_native.defvjp(_loss_native_fwd, _loss_native_bwd)
+
+
+def photometric_loss(
+    image: Float[Array, "h w 3"],
+    truth: UInt8[Array, "h w 3"],
+    weight: UInt8[Array, "..."],
+    *,
+    dssim: float = 0.2,
+    backend: str = "auto",
+) -> Float[Array, ""]:
+    """(1 - dssim) * mean |difference| + dssim * (1 - SSIM), Kerbl et al. 2023, Eq. 7.
+
+    Both images are multiplied by the weight first, so that a pixel of weight 0 adds no error.
+    Differentiable in ``image``; the native kernel computes value and gradient in one pass.
+
+    Args:
+        image: Rendered colours.
+        truth: The photo, 255 = 1.
+        weight: (H, W) or (1, 1); 255 counts in full, 0 not at all.
+        dssim: Share of the structural term, in [0, 1].
+        backend: "auto", "native" or "xla".
+    """
+    if weight.shape not in ((1, 1), image.shape[:2]):
+        raise ValueError(f"weight has shape {weight.shape}, expected (1, 1) or {image.shape[:2]}")
+    usable = image.dtype == jnp.float32 and image.shape[-1] == 3 and backend != "xla"
+    if not usable or not native.load():
+        return _loss_xla(image, truth, weight, dssim)
+
+    def fast(*args: Array) -> Array:
+        return _loss_native(*args, dssim)
+
+    def plain(*args: Array) -> Array:
+        return _loss_xla(*args, dssim)
+
+    if backend == "native" or jax.default_backend() == "cpu":
+        return fast(image, truth, weight)
+    return lax.platform_dependent(image, truth, weight, cpu=fast, default=plain)
