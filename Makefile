@@ -21,7 +21,7 @@ demo: $(RUNTIME)
 setup: $(TEST)
 
 test: $(TEST)
-	$(BIN)/python -m pytest -q -n auto --maxprocesses 4
+	$(BIN)/python -m pytest -q --tb=short -n auto --maxprocesses 4
 
 slow: $(TEST)
 	$(BIN)/python -m pytest -q -m slow

@@ -21,8 +21,8 @@ from lumefield.errors import RunError
 
 Loss = Callable[[Any, Any, Any, PRNGKeyArray, Array], tuple[Array, tuple[Any, dict[str, Array]]]]
 """(scene, aux, batch, key, step) -> (value, (aux, metrics)); the scalar value is differentiated by the scene."""
-AfterStep = Callable[[Any, Any, PRNGKeyArray, Array], Any]
-"""(scene, aux, key, step) -> scene: what an optimizer does not do, such as exploration noise."""
+AfterStep = Callable[[Any, Any, Any, PRNGKeyArray, Array], tuple[Any, Any]]
+"""(scene, aux, grads, key, step) -> (scene, aux): what an optimizer does not do: noise, statistics."""
 Batches = Callable[[int, int], Any]
 """(first step, count) -> a pytree whose leaves have ``count`` as leading axis; a function of the step alone."""
 
@@ -130,7 +130,7 @@ def _runner(
             updates, opt = tx.update(grads, state.opt, state.scene)
             scene = optax.apply_updates(state.scene, updates)
         if after_step:
-            scene = after_step(scene, aux, for_noise, state.step)
+            scene, aux = after_step(scene, aux, grads, for_noise, state.step)
         new = TrainState(scene=scene, opt=opt, aux=aux, key=state.key, step=state.step + 1)
         return new, {**metrics, "loss": value}
 

@@ -21,6 +21,14 @@ def pytest_configure(config: pytest.Config) -> None:
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests marked ``gpu`` are skipped where jax sees no accelerator."""
+    marked = [item for item in items if item.get_closest_marker("gpu")]
+    if marked and jax.default_backend() == "cpu":
+        for item in marked:
+            item.add_marker(pytest.mark.skip(reason="jax sees no accelerator here"))
+
+
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
     """The read-only test data, from LUMEFIELD_DATA or ``../shared/data``; skips when absent."""

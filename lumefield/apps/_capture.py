@@ -116,7 +116,7 @@ def _kind(source: Path) -> str:
     suffix = source.suffix.lower()
     if suffix in _video.VIDEO_SUFFIXES:
         return "video"
-    if suffix in _photos.PHOTO_SUFFIXES:
+    if suffix in formats.PHOTO_SUFFIXES:
         raise InputError(
             f"{source} is one photo; a scene needs a folder of at least two that overlap"
         )
@@ -127,7 +127,7 @@ def _photo_paths(source: Path) -> list[Path]:
     """The photos in a folder or in its ``images``; mask files are left out."""
     for folder in (source / "images", source / "input", source):
         if folder.is_dir():
-            found = _photos.without_masks(_photos.list_photos(folder))
+            found = _photos.without_masks(formats.photos_in(folder))
             if found:
                 return found
     raise InputError(f"{source} holds no photos; expected {_ACCEPTED}")

@@ -11,9 +11,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from lumefield.apps._photos import READ_ERRORS, PhotoInfo, decode, decode_mask
+from lumefield.apps._photos import READ_ERRORS, PhotoInfo, decode, decode_mask, quietly
 from lumefield.apps._sfm import Progress, needs_turn
-from lumefield.apps._undistort import Remap, undistortion
+from lumefield.apps._undistort import Remap, pinhole_focal, undistortion
 from lumefield.codecs.formats import PosedImages
 from lumefield.errors import InputError
 
@@ -48,7 +48,10 @@ class _Plan:
     size: tuple[int, int]
     """Width and height at training resolution."""
     upright: bool
+    lens_focal: NDArray[np.float64]
+    """Focal length of the distorted photo, pixels of the training size."""
     focal: NDArray[np.float64]
+    """Focal length after undistortion."""
     centre: NDArray[np.float64]
     model: str
     distortion: NDArray[np.float64]
@@ -56,14 +59,22 @@ class _Plan:
 
     def remap(self) -> Remap | None:
         """The undistortion look-up, shared by photos of one camera."""
-        numbers = (*self.focal, *self.centre, *self.distortion)
+        numbers = (*self.lens_focal, *self.centre, *self.focal, *self.distortion)
         return _remap(self.size, self.model, tuple(float(v) for v in numbers))
 
 
 @lru_cache(maxsize=2)
 def _remap(size: tuple[int, int], model: str, numbers: tuple[float, ...]) -> Remap | None:
     values = np.array(numbers)
-    return undistortion(size, values[:2], values[2:4], model, values[4:])
+    return undistortion(size, values[:2], values[2:4], model, values[6:], values[4:6])
+
+
+@lru_cache(maxsize=256)
+def _pinhole(size: tuple[int, int], model: str, numbers: tuple[float, ...]) -> tuple[float, float]:
+    """Focal length after undistortion, worked out once per camera."""
+    values = np.array(numbers)
+    fx, fy = pinhole_focal(size, values[:2], values[2:4], model, values[4:])
+    return float(fx), float(fy)
 
 
 def choose_factor(longest: int, downscale: float | None, max_side: int) -> tuple[float, str]:
@@ -139,7 +150,7 @@ def load_views(
     failures: list[str] = []
     kept: list[int] = []
     plans[0].remap()  # so that threads do not make the same one
-    with ThreadPoolExecutor(max(1, min(threads, 4))) as pool:
+    with quietly(), ThreadPoolExecutor(max(1, min(threads, 4))) as pool:
         for i, failure in enumerate(pool.map(load, range(count))):
             progress("load photos", (i + 1) / count)
             if failure:
@@ -181,7 +192,7 @@ def _notes(
         notes.append(f"photos of {len(sizes)} sizes ({told}) padded at the right and bottom")
     bent = sum(p.model != "pinhole" and bool(np.any(p.distortion)) for p in plans)
     if bent:
-        notes.append(f"{bent} photos undistorted to pinhole, same focal length")
+        notes.append(f"{bent} photos undistorted to pinhole")
     carved = sum(a is not None for a in alphas)
     if carved:
         notes.append(f"carve: {carved} photos with a target opacity, colours over black")
@@ -214,14 +225,17 @@ def _plan(posed: PosedImages, i: int, info: PhotoInfo, factor: float, mask: Path
         )
     size = (max(1, round(stored[0] / factor)), max(1, round(stored[1] / factor)))
     scale = np.array(size) / given
+    focal, centre = posed.focal[i] * scale, posed.centre[i] * scale
+    model, distortion = posed.model[i], posed.distortion[i]
     return _Plan(
         info=info,
         size=size,
         upright=upright,
-        focal=posed.focal[i] * scale,
-        centre=posed.centre[i] * scale,
-        model=posed.model[i],
-        distortion=posed.distortion[i],
+        lens_focal=focal,
+        focal=np.array(_pinhole(size, model, (*focal, *centre, *distortion))),
+        centre=centre,
+        model=model,
+        distortion=distortion,
         mask=mask,
     )
 

@@ -107,7 +107,7 @@ def _drawn(image: Texture, draw_on: list[Shape], scale: int = 2) -> Texture:
 def wood(rng: Rng, height: int, width: int, tones: tuple[str, str], planks: int) -> Texture:
     """Planks along the columns, one below the other, each with its own tone and grain."""
     image = np.zeros((height, width, 3), np.float32)
-    bounds = np.linspace(0, height, planks + 1).astype(int)
+    bounds = np.linspace(0, height, planks + 1).astype(int).tolist()
     for top, bottom in pairwise(bounds):
         rows = bottom - top
         grain = fractal(rng, rows, width, (max(3, rows // 40), 3), octaves=3)

@@ -43,6 +43,7 @@ class Solid:
 def hit(solid: Solid, o: Floats, d: Floats) -> Floats:
     """Distance along ``d`` to the first surface of ``solid``, inf where the ray misses."""
     o, d = solid.local(o), solid.turned(d, -1.0)
+    d = np.where(np.abs(d) < 1e-9, np.float32(1e-9), d)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         if solid.kind == "box":
             half = np.array(solid.size, np.float32)[:, None]

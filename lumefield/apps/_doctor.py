@@ -85,7 +85,7 @@ def describe(found: dict[str, Any]) -> str:
         ("cores", f"{cpu['cores']} usable, {cpu['threads']} used"),
         ("memory", f"{_human(total)}, {_human(free)} available"),
         ("accelerator", gpu["reason"]),
-        ("kernels", f"{kernels['backend']} - {kernels['reason']}"),
+        ("kernels", f"{_backend(kernels)} - {kernels['reason']}"),
         *(("caches", f"{folder} ({_human(size)})") for folder, size in found["caches"].items()),
         *(("advice", line) for line in found["advice"]),
     ]
@@ -165,6 +165,11 @@ def _kernels() -> dict[str, Any]:
         return dataclasses.asdict(native.status())
     except (ImportError, AttributeError) as error:
         return {"backend": "xla", "reason": f"the native loader cannot be used: {error}"}
+
+
+def _backend(kernels: dict[str, Any]) -> str:
+    isa = kernels.get("isa", "") if kernels["backend"] == "native" else ""
+    return f"native ({isa})" if isa else kernels["backend"]
 
 
 def _advice(accelerator: dict[str, Any], kernels: dict[str, Any]) -> list[str]:

@@ -14,7 +14,7 @@ from lumefield.apps._scene_io import Draw, load_scene, make_draw, read_json, to_
 from lumefield.errors import RunError
 
 Images = Sequence[NDArray[np.uint8]]
-Measure = Callable[[Any, Any], Any]
+Measure = Callable[[NDArray[Any], NDArray[Any]], tuple[float, ...]]
 
 PSNR_OF_EQUAL = 100.0
 """What is written for identical images, whose PSNR is infinite (JSON has no infinity), dB."""
@@ -99,16 +99,15 @@ def score_views(renders: Images, truths: Images, names: Sequence[str]) -> dict[s
             f"{len(renders)} renders, {len(truths)} truths, {len(names)} names; "
             "expected as many of each, at least one"
         )
-    psnr, ssim = _measures()
+    measure = _measures()
     views: list[dict[str, Any]] = []
     for name, render, truth in zip(names, renders, truths, strict=True):
         if render.shape != truth.shape:
             raise ValueError(f"{name}: render {render.shape} and truth {truth.shape} must be equal")
         a, b = (np.asarray(image, np.float32) / np.float32(255) for image in (render, truth))
-        decibels = PSNR_OF_EQUAL if np.array_equal(render, truth) else float(psnr(a, b))
-        views.append(
-            {"name": name, "psnr": round(decibels, 4), "ssim": round(float(ssim(a, b)), 5)}
-        )
+        decibels, likeness = measure(a, b)
+        decibels = PSNR_OF_EQUAL if np.array_equal(render, truth) else decibels
+        views.append({"name": name, "psnr": round(decibels, 4), "ssim": round(likeness, 5)})
     mean = {key: float(np.mean([view[key] for view in views])) for key in ("psnr", "ssim")}
     return {"psnr": round(mean["psnr"], 4), "ssim": round(mean["ssim"], 5), "views": views}
 
@@ -175,7 +174,15 @@ def _truth(path: Path) -> NDArray[np.uint8]:
         ) from None
 
 
-def _measures() -> tuple[Measure, Measure]:
-    from lumefield import render
+def _measures() -> Measure:
+    """PSNR and SSIM of two float images, compiled once per size."""
+    import jax
+    import jax.numpy as jnp
 
-    return render.psnr, render.ssim
+    from lumefield.render import psnr, ssim
+
+    @jax.jit
+    def both(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return psnr(a, b), ssim(a, b)
+
+    return lambda a, b: tuple(float(value) for value in both(jnp.asarray(a), jnp.asarray(b)))

@@ -1,7 +1,7 @@
 """Camera paths: held-out views, orbit and spiral. NumPy only.
 
 Frames are OpenCV cameras (x right, y down, z forward) in the scene's own world frame. World up is
-not known, so it is estimated from the photographers: the mean of the cameras' up axes (-y).
+not known, so it is estimated from how the cameras were held.
 """
 
 import numpy as np
@@ -72,11 +72,20 @@ def spiral(views: Views, points: Doubles, n: int, *, turns: int = 2) -> Views:
 
 
 def world_up(views: Views) -> Doubles:
-    """Unit vector that the photographers held upright: the mean of the cameras' -y axes."""
+    """Unit vector that the photographers held upright.
+
+    Photos have level horizons, so up is across all the cameras' x axes where these span a plane;
+    elsewhere it is the mean of the -y axes.
+    """
     mean = -views.world_from_cam[:, :, 1].mean(0)
     if np.linalg.norm(mean) < 0.1:
         mean = -views.world_from_cam[0, :, 1]
-    return unit(mean)
+    mean = unit(mean)
+    right = views.world_from_cam[:, :, 0]
+    values, vectors = np.linalg.eigh(right.T @ right / len(right))
+    across = vectors[:, 0] * (1 if vectors[:, 0] @ mean >= 0 else -1)
+    level = values[1] > 0.03 and values[0] < 0.3 * values[1] and across @ mean > 0.7
+    return across if level else mean
 
 
 def look_centre(views: Views, points: Doubles) -> Doubles:

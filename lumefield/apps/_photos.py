@@ -6,7 +6,8 @@ alpha, or its mask, or 255.
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -17,9 +18,6 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from PIL import Image
 
-PHOTO_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".png", ".webp", ".heic", ".heif", ".tif", ".tiff", ".bmp"}
-)
 READ_ERRORS = (OSError, ValueError, SyntaxError, EOFError, MemoryError)
 """What Pillow raises on damaged files; PIL.UnidentifiedImageError is an OSError."""
 _ORIENTATION, _MAKE, _MODEL, _TAKEN = 0x0112, 0x010F, 0x0110, 0x9003
@@ -51,14 +49,12 @@ class PhotoInfo:
         return (h, w) if self.orientation >= 5 else (w, h)
 
 
-def list_photos(folder: Path) -> list[Path]:
-    """Files in ``folder`` that are photos by their suffix, in name order."""
-    found = [
-        p
-        for p in folder.iterdir()
-        if p.suffix.lower() in PHOTO_SUFFIXES and not p.name.startswith(".") and p.is_file()
-    ]
-    return sorted(found, key=lambda p: p.name)
+@contextmanager
+def quietly() -> Generator[None]:
+    """Hold back Pillow's warnings (large photos, odd EXIF). Not for use inside a thread."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        yield
 
 
 def _open(path: Path) -> "Image.Image":
@@ -69,12 +65,10 @@ def _open(path: Path) -> "Image.Image":
         import pillow_heif
 
         pillow_heif.register_heif_opener()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            return Image.open(path)
-        except Image.DecompressionBombError as error:
-            raise ValueError(str(error)) from error
+    try:
+        return Image.open(path)
+    except Image.DecompressionBombError as error:
+        raise ValueError(str(error)) from error
 
 
 def read_info(path: Path) -> PhotoInfo:
@@ -83,13 +77,11 @@ def read_info(path: Path) -> PhotoInfo:
     Raises:
         OSError: If the file is not a photo (or any other of READ_ERRORS).
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # damaged EXIF is not worth a line
-        with _open(path) as image:
-            size = (int(image.width), int(image.height))
-            exif = image.getexif()
-            more = exif.get_ifd(_EXIF_IFD)
-            orientation = exif.get(_ORIENTATION, 1)
+    with quietly(), _open(path) as image:
+        size = (int(image.width), int(image.height))
+        exif = image.getexif()
+        more = exif.get_ifd(_EXIF_IFD)
+        orientation = exif.get(_ORIENTATION, 1)
     if orientation not in range(1, 9):
         orientation = 1
     camera = " ".join(str(exif.get(tag, "")).strip("\0 ") for tag in (_MAKE, _MODEL)).strip()
@@ -163,12 +155,10 @@ def decode(
     from PIL import Image
 
     width, height = size if not (upright and info.orientation >= 5) else size[::-1]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        with _open(info.path) as opened:
-            # JPEG decodes fast at 1/2, 1/4, 1/8; at three times the size nothing visible is lost.
-            opened.draft("RGB", (3 * width, 3 * height))
-            image = _eight_bit(opened)
+    with _open(info.path) as opened:
+        # JPEG decodes fast at 1/2, 1/4, 1/8; at three times the size nothing visible is lost.
+        opened.draft("RGB", (3 * width, 3 * height))
+        image = _eight_bit(opened)
     alpha = image.mode == "RGBa" and bool(np.asarray(image.getchannel("a")).min() < 255)
     if image.size != (width, height):
         whole = image.width % width == 0 and image.height % height == 0
@@ -211,15 +201,13 @@ def decode_mask(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
     """
     from PIL import Image
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        with _open(path) as image:
-            mask = image.getchannel("A") if image.mode in ("RGBA", "LA") else image.convert("L")
-            if mask.getextrema()[0] == 255:
-                mask = image.convert("L")
-            if mask.getextrema() == (0, 1):  # some tools write 0 and 1
-                mask = mask.point(lambda v: 255 * v)
-            return np.asarray(mask.resize(size, Image.Resampling.BOX), np.uint8)
+    with _open(path) as image:
+        mask = image.getchannel("A") if image.mode in ("RGBA", "LA") else image.convert("L")
+        if mask.getextrema()[0] == 255:
+            mask = image.convert("L")
+        if mask.getextrema() == (0, 1):  # some tools write 0 and 1
+            mask = mask.point(lambda v: 255 * v)
+        return np.asarray(mask.resize(size, Image.Resampling.BOX), np.uint8)
 
 
 def find_masks(photos: Sequence[Path], root: Path) -> list[Path | None]:

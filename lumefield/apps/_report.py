@@ -106,10 +106,8 @@ def _header(run: Path, metrics: dict[str, Any], source: dict[str, Any]) -> str:
         text = _duration(value) if key == "seconds" else form.format(value)
         small = f"<small>{unit}</small>" if unit else ""
         cards.append(f"<div class=card><b>{text}{small}</b><span>{label}</span></div>")
-    backend = metrics.get("backend")
-    if backend:
-        cards.append(f"<div class=card><b>{_text(backend)}</b><span>kernel backend</span></div>")
-    words = [str(source.get("summary") or source.get("path") or ""), str(metrics.get("method", ""))]
+    words = [str(source.get("summary") or source.get("path") or "")]
+    words += [str(metrics.get(key) or "") for key in ("method", "backend")]
     line = " · ".join(html.escape(w) for w in words if w)
     return (
         f"<header><h1>{html.escape(run.resolve().name)}</h1><p>{line}</p>"
@@ -198,7 +196,7 @@ def _address(pixels: NDArray[np.uint8], width: int) -> str:
         height = max(1, round(image.height * width / image.width))
         image = image.resize((width, height), Image.Resampling.LANCZOS)
     out = io.BytesIO()
-    image.save(out, "JPEG", quality=88, subsampling=0, optimize=True)
+    image.save(out, "JPEG", quality=88, subsampling=0)
     return "data:image/jpeg;base64," + base64.b64encode(out.getvalue()).decode()
 
 

@@ -15,12 +15,12 @@ header p { color:var(--soft); margin:.2em 0 0; }
 h1 { font-size:1.7rem; margin:0; letter-spacing:-.02em; overflow-wrap:anywhere; }
 h2 { font-size:1.15rem; margin:44px 0 12px; letter-spacing:-.01em; }
 .hint { color:var(--soft); font-size:.88rem; margin:-6px 0 14px; }
-.cards { display:grid; grid-template-columns:repeat(auto-fit,minmax(140px,1fr)); gap:12px;
+.cards { display:grid; grid-template-columns:repeat(auto-fit,minmax(150px,1fr)); gap:12px;
   margin-top:22px; }
 .card { background:var(--card); border:1px solid var(--line); border-radius:12px;
   padding:12px 16px; }
 .card b { display:block; font-size:1.5rem; font-weight:650; letter-spacing:-.02em;
-  white-space:nowrap; }
+  line-height:1.25; }
 .card b small { font-size:.55em; font-weight:500; color:var(--soft); margin-left:.25em; }
 .card span { color:var(--soft); font-size:.82rem; }
 .view { background:var(--card); border:1px solid var(--line); border-radius:12px;
@@ -42,12 +42,13 @@ figcaption { color:var(--soft); font-size:.78rem; padding-top:3px; }
 .legend { display:flex; gap:10px; align-items:center; font-size:.82rem; color:var(--soft);
   margin-bottom:12px; flex-wrap:wrap; }
 .ramp { width:180px; height:10px; border-radius:5px; }
-.pair { display:grid; grid-template-columns:repeat(auto-fit,minmax(300px,1fr)); gap:14px; }
+.pair { display:grid; grid-template-columns:repeat(auto-fit,minmax(min(320px,100%),1fr));
+  gap:14px; align-items:start; }
 .plot { background:var(--card); border:1px solid var(--line); border-radius:12px;
   padding:12px 14px; min-width:0; }
 .plot h3 { margin:0 0 4px; font-size:.9rem; font-weight:600; }
 .plot svg { width:100%; height:auto; display:block; }
-svg text { fill:var(--soft); font-size:11px; font-family:inherit; }
+svg text { fill:var(--soft); font-size:12px; font-family:inherit; }
 svg .grid { stroke:var(--grid); } svg .axis { stroke:var(--line); }
 svg .raw { fill:none; stroke:var(--train); stroke-opacity:.28; }
 svg .smooth { fill:none; stroke:var(--train); stroke-width:2; stroke-linejoin:round; }

@@ -11,8 +11,10 @@ from lumefield.apps._views import Views
 
 Doubles = NDArray[np.float64]
 
-WIDTH, HEIGHT = 520, 240
-LEFT, RIGHT, TOP, BOTTOM = 52, 12, 12, 30
+WIDTH, HEIGHT = 400, 210
+LEFT, RIGHT, TOP, BOTTOM = 52, 12, 12, 28
+PLOT = 520
+"""Width of a camera plot."""
 
 
 def curve(
@@ -77,7 +79,7 @@ def camera_plots(views: Views, points: Doubles, colours: NDArray[np.uint8]) -> t
     eyes = (views.world_from_cam[:, :, 3] - centre) @ basis.T
     reach = max(float(np.linalg.norm(eyes, axis=1).max()), 1e-9)
     seen = (points - centre) @ basis.T if len(points) else np.zeros((0, 3))
-    near = np.linalg.norm(seen, axis=1) < 1.6 * reach
+    near = np.linalg.norm(seen, axis=1) < 1.15 * reach
     seen, paint = seen[near], colours[near]
     corners = _corners(views, 0.13 * reach)
     corners = (corners - centre) @ basis.T
@@ -142,9 +144,9 @@ def _plot(
 ) -> str:
     everything = np.concatenate([eyes, corners.reshape(-1, 3), points])[:, axes]
     low, high = everything.min(0), everything.max(0)
-    scale = (WIDTH - 20) / max(float(high[0] - low[0]), float(high[1] - low[1]) * 0.9, 1e-9)
+    scale = (PLOT - 20) / max(float(high[0] - low[0]), float(high[1] - low[1]) * 0.9, 1e-9)
     height = max(120, int((high[1] - low[1]) * scale) + 20)
-    shift = (WIDTH - (low[0] + high[0]) * scale) / 2
+    shift = (PLOT - (low[0] + high[0]) * scale) / 2
 
     def at(p: Doubles) -> Doubles:
         p = p[..., axes] * scale
@@ -166,4 +168,4 @@ def _plot(
             parts.append(
                 f'<path class="{name}" d="M{frame[0][0]:.1f} {frame[0][1]:.1f}{loop}{spokes}"/>'
             )
-    return f'<svg viewBox="0 0 {WIDTH} {height}" role=img>{"".join(parts)}</svg>'
+    return f'<svg viewBox="0 0 {PLOT} {height}" role=img>{"".join(parts)}</svg>'

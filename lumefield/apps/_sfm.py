@@ -12,6 +12,7 @@ import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lumefield.apps._photos import READ_ERRORS, PhotoInfo, decode
+from lumefield.apps._photos import READ_ERRORS, PhotoInfo, decode, quietly
 from lumefield.codecs.formats import PosedImages
 from lumefield.errors import InputError, RunError
 
@@ -251,7 +252,10 @@ def _cached(
         (work / "images").mkdir(parents=True)
         good = _write_work(photos, work / "images", side, turn, threads, progress)
         if len(good) < 2:
-            return None
+            raise InputError(
+                f"only {len(good)} of {len(photos)} photos can be decoded, expected at least two; "
+                "export them again as JPEG or PNG"
+            )
         job = {**_only(job, good), "folder": str(work), "features": FEATURES, "threads": threads}
         names = _model_names(photos)
         job["names"] = [_work_name(i) for i in good]
@@ -324,7 +328,7 @@ def _write_work(
         return True
 
     good: list[int] = []
-    with ThreadPoolExecutor(max(1, min(threads, 4))) as pool:
+    with quietly(), ThreadPoolExecutor(max(1, min(threads, 4))) as pool:
         for i, fine in enumerate(pool.map(write, range(len(photos)))):
             progress("read photos", (i + 1) / len(photos))
             if fine:
@@ -334,9 +338,7 @@ def _write_work(
 
 def _run(work: Path, progress: Progress) -> int:
     """Run the child to its end, or kill it when this process is interrupted."""
-    import lumefield
-
-    package = Path(lumefield.__file__).parents[1]
+    package = Path(__file__).parents[2]
     paths = [str(package), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     command = [sys.executable, "-P", "-m", "lumefield.apps._sfm_worker", str(work / "job.json")]
@@ -371,7 +373,7 @@ def _read(folder: Path, settings: dict[str, Any]) -> Solution | None:
     try:
         if json.loads((folder / "key.json").read_text()) != settings:
             return None
-        with np.load(folder / "solution.npz") as file:
+        with (folder / "solution.npz").open("rb") as opened, np.load(opened) as file:
             data = {name: file[name] for name in file.files}
         return Solution(
             order=data["order"],
@@ -384,5 +386,5 @@ def _read(folder: Path, settings: dict[str, Any]) -> Solution | None:
             how=str(data["how"]),
             unreadable=data["unreadable"],
         )
-    except (OSError, ValueError, KeyError, EOFError):
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None

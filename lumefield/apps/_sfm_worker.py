@@ -26,6 +26,12 @@ if TYPE_CHECKING:
 _SEED = 7
 EXHAUSTIVE = 20
 """Up to this many photos every pair is matched."""
+RETRY_PAIRS = 2000
+"""Up to this many pairs left out are matched after all when too few photos were registered."""
+ENOUGH = 0.6
+"""Share of photos that must be registered; below it the next method is tried."""
+REFINE_FROM = 20
+"""Photos a camera must have taken for its full lens model to be estimated."""
 MAX_ERROR = 4.0
 """Points with a larger mean reprojection error (working pixels) are dropped."""
 OPENCV_ORDER = {
@@ -118,13 +124,20 @@ def _extract(job: _Job, database: Path) -> None:
     _say("features", 1.0)
 
 
+def _every_pair(n: int) -> list[tuple[int, int]]:
+    return [(i, j) for i in range(n) for j in range(i + 1, n)]
+
+
+def _too_few(job: _Job, model: "pycolmap.Reconstruction | None") -> bool:
+    return model is None or model.num_reg_images() < ENOUGH * len(job.names)
+
+
 def _choose_pairs(job: _Job, database: Path) -> list[tuple[int, int]]:
     """Every pair of few photos, else the pairs that share coarse features."""
     import pycolmap
 
-    n = len(job.names)
-    if n <= EXHAUSTIVE:
-        return [(i, j) for i in range(n) for j in range(i + 1, n)]
+    if len(job.names) <= EXHAUSTIVE:
+        return _every_pair(len(job.names))
     _say("choose pairs", 0.0)
     coarse: list[NDArray[np.float32]] = []
     with pycolmap.Database.open(database) as db:
@@ -194,7 +207,7 @@ def _map(job: _Job, database: Path) -> "tuple[pycolmap.Reconstruction | None, st
         done[0] += 1
         _say("map", min(done[0] / len(job.names), 1.0))
 
-    (job.folder / "incremental").mkdir()
+    (job.folder / "incremental").mkdir(exist_ok=True)
     _say("map", 0.0)
     models = pycolmap.incremental_mapping(
         database,
@@ -204,7 +217,7 @@ def _map(job: _Job, database: Path) -> "tuple[pycolmap.Reconstruction | None, st
         next_image_callback=another,
     )
     best, how = _largest(models), "incremental"
-    if best is None or best.num_reg_images() < 0.6 * len(job.names):
+    if _too_few(job, best):
         second = _global(job, database)
         if second is not None and (best is None or second.num_reg_images() > best.num_reg_images()):
             best, how = second, "global"
@@ -218,7 +231,7 @@ def _global(job: _Job, database: Path) -> "pycolmap.Reconstruction | None":
     options = pycolmap.GlobalPipelineOptions()
     options.num_threads = job.threads
     options.random_seed = _SEED
-    (job.folder / "global").mkdir()
+    (job.folder / "global").mkdir(exist_ok=True)
     try:
         models = pycolmap.global_mapping(
             database, job.folder / "images", job.folder / "global", options=options
@@ -227,6 +240,31 @@ def _global(job: _Job, database: Path) -> "pycolmap.Reconstruction | None":
         print(f"global mapping failed: {error}", file=sys.stderr)
         return None
     return _largest(models)
+
+
+def _refine(job: _Job, model: "pycolmap.Reconstruction") -> None:
+    """Give cameras seen in many photos the full OpenCV lens and their own principal point.
+
+    The mapper works with one radial term because few photos do not determine more.
+    """
+    import pycolmap
+
+    seen = [model.image(i).camera_id for i in model.reg_image_ids()]
+    cameras = [model.camera(k) for k in sorted(set(seen)) if seen.count(k) >= REFINE_FROM]
+    cameras = [camera for camera in cameras if camera.model_name == "SIMPLE_RADIAL"]
+    if not cameras:
+        return
+    _say("refine", 0.0)
+    for camera in cameras:
+        f, cx, cy, k = camera.params
+        camera.model = pycolmap.CameraModelId.OPENCV
+        camera.params = [f, f, cx, cy, k, 0.0, 0.0, 0.0]
+    options = pycolmap.BundleAdjustmentOptions()
+    options.ceres.solver_options.num_threads = job.threads
+    for centre in (False, True):
+        options.refine_principal_point = centre
+        pycolmap.bundle_adjustment(model, options)
+    _say("refine", 1.0)
 
 
 def _triangulate(job: _Job, database: Path) -> "pycolmap.Reconstruction | None":
@@ -347,13 +385,20 @@ def main(path: Path) -> int:
     database = job.folder / "database.db"
     _prepare(job, database)
     _extract(job, database)
-    _match(job, job.pairs or _choose_pairs(job, database), database)
+    pairs = job.pairs or _choose_pairs(job, database)
+    _match(job, pairs, database)
     if job.mode == "map":
         model, how = _map(job, database)
+        rest = [p for p in _every_pair(len(job.names)) if p not in set(pairs)]
+        if _too_few(job, model) and 0 < len(rest) <= RETRY_PAIRS:
+            _match(job, rest, database)
+            model, how = _map(job, database)
     else:
         model, how = _triangulate(job, database), "triangulated"
-    if model is None:
+    if model is None or model.num_reg_images() < 2:
         return 3
+    if job.mode == "map":
+        _refine(job, model)
     _export(job, model, how)
     for leftover in ("incremental", "global", "triangulated0", "triangulated1", "images"):
         shutil.rmtree(job.folder / leftover, ignore_errors=True)

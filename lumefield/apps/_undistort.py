@@ -1,4 +1,6 @@
-"""Undistortion of OpenCV and fisheye photos to pinhole photos of the same size and focal length.
+"""Undistortion of OpenCV and fisheye photos to pinhole photos of the same size.
+
+The focal length grows by as little as leaves no empty pixel at the border (as OpenCV's alpha = 0).
 
 The map goes from the pinhole pixel to the photo's pixel, so only the forward distortion is needed:
 OpenCV documentation, "Camera Calibration and 3D Reconstruction" (rational radial + tangential) and
@@ -95,32 +97,85 @@ class Remap:
         return total.astype(np.uint8).reshape(height, width, 4)
 
 
+def is_pinhole(model: str, distortion: _FloatArray) -> bool:
+    """Whether there is nothing to undistort."""
+    return model == "pinhole" or (model == "opencv" and not np.any(distortion))
+
+
+def pinhole_focal(
+    size: tuple[int, int],
+    focal: _FloatArray,
+    centre: _FloatArray,
+    model: str,
+    distortion: _FloatArray,
+) -> _FloatArray:
+    """Focal length of the undistorted photo: the smallest, from the lens's own on, without a hole.
+
+    A photo that would need more than twice its focal length keeps its own, and has empty pixels.
+
+    Args:
+        size: Width and height of photo and result, pixels.
+        focal: (2,) pixels, of the photo.
+        centre: (2,) pixels, of photo and result.
+        model: ``pinhole``, ``opencv`` or ``fisheye``.
+        distortion: (8,) as in ``PosedImages.distortion``.
+
+    Returns:
+        (2,) pixels.
+    """
+    if is_pinhole(model, distortion):
+        return focal
+    width, height = size
+    x, y = np.arange(width) + 0.5, np.arange(height) + 0.5
+    sides = [(x, x * 0 + v) for v in (0.5, height - 0.5)]
+    sides += [(y * 0 + v, y) for v in (0.5, width - 0.5)]
+    border = np.concatenate([np.stack(side, -1) for side in sides]) - centre
+
+    def whole(zoom: float) -> bool:
+        s = distort(border / (focal * zoom), model, distortion) * focal + centre - 0.5
+        return bool(np.all(_inside(s, width, height)))
+
+    if whole(1.0) or not whole(2.0):
+        return focal
+    low, high = 1.0, 2.0
+    while high - low > 1e-5:
+        middle = (low + high) / 2
+        low, high = (low, middle) if whole(middle) else (middle, high)
+    return focal * high
+
+
+def _inside(s: _FloatArray, width: int, height: int) -> NDArray[np.bool_]:
+    with np.errstate(invalid="ignore"):
+        return np.all((s >= -0.5) & (s <= np.array([width, height]) - 0.5), axis=-1)
+
+
 def undistortion(
     size: tuple[int, int],
     focal: _FloatArray,
     centre: _FloatArray,
     model: str,
     distortion: _FloatArray,
+    pinhole: _FloatArray | None = None,
 ) -> Remap | None:
     """The look-up that turns a distorted photo into a pinhole one; None if there is nothing to do.
 
     Args:
         size: Width and height, of photo and result, in pixels.
-        focal: (2,) pixels, of photo and result.
+        focal: (2,) pixels, of the photo.
         centre: (2,) pixels, of photo and result; (0, 0) is the corner of the first pixel.
         model: ``pinhole``, ``opencv`` or ``fisheye``.
         distortion: (8,) as in ``PosedImages.distortion``.
+        pinhole: (2,) focal length of the result, pixels; that of the photo when None.
     """
-    if model == "pinhole" or (model == "opencv" and not np.any(distortion)):
+    if is_pinhole(model, distortion):
         return None
     width, height = size
     u, v = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
-    xy = (np.stack([u, v], axis=-1) - centre) / focal
+    xy = (np.stack([u, v], axis=-1) - centre) / (focal if pinhole is None else pinhole)
     # From pixel corners to sample positions: the first pixel's centre is 0.
     s = distort(xy, model, distortion) * focal + centre - 0.5
     limit = np.array([width, height], np.float64)
-    with np.errstate(invalid="ignore"):
-        valid = np.all((s >= -0.5) & (s <= limit - 0.5), axis=-1)
+    valid = _inside(s, width, height)
     s = np.clip(np.where(valid[..., None], s, 0.0), 0.0, limit - 1).reshape(-1, 2)
     low = np.minimum(np.floor(s), np.maximum(limit - 2, 0)).astype(np.int32)
     fx, fy = (s - low).T.astype(np.float32)

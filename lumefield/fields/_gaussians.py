@@ -91,13 +91,18 @@ class Gaussians:
         """
         from scipy.spatial import cKDTree
 
-        points = np.asarray(points, np.float64)
+        points, colours = np.asarray(points, np.float64), np.asarray(colours, np.float64)
         n = len(points)
+        if n == 0 or points.shape != (n, 3) or colours.shape != (n, 3):
+            raise ValueError(
+                f"points has shape {points.shape} and colours {colours.shape}, expected (n, 3) twice "
+                "with n >= 1"
+            )
         near = np.asarray(cKDTree(points).query(points, k=min(4, n))[0]).reshape(n, -1)[:, 1:]
         gap = near.mean(-1) if near.shape[1] else np.full(n, 1e-2)
-        gap = np.clip(gap, 1e-7, np.quantile(gap, 0.99))
+        gap = np.clip(gap, 1e-7, max(float(np.quantile(gap, 0.99)), 1e-7))
         sh = np.zeros((n, (degree + 1) ** 2, 3), np.float32)
-        sh[:, 0] = (np.asarray(colours) - 0.5) / SH_C0
+        sh[:, 0] = (colours - 0.5) / SH_C0
         return cls.from_arrays(
             means=points,
             quats_wxyz=jax.random.normal(key, (n, 4)),

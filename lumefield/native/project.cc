@@ -197,23 +197,23 @@ static void group_backward(const Camera& cam, const Group& g, int K, const Group
   // opacity and the Mip-Splatting compensation sqrt(det0 / det)
   vf half = splat(0.5f), two = splat(2.f);
   store(io.opacities, g_opacity * o.comp);
-  vf g_a, g_b, g_c, inv_det = splat(1.f) / o.det, inv_c = splat(1.f) / o.c;
-  // factor: u = sqrt(c / det), v = -b / sqrt(c det), w = 1 / sqrt(c), det = a c - b^2
-  vf root_c = sqrt_(o.c), root_d = sqrt_(o.det);
-  vf u = root_c / root_d, w = splat(1.f) / root_c, v = zero() - o.b * w / root_d;
-  vf gu = g_factor.x * u * inv_det, gv = g_factor.y;
-  g_a = zero() - half * o.c * (gu + gv * v * inv_det);
-  g_b = gu * o.b - gv * (w / root_d) * (o.a * o.c * inv_det);
-  g_c = zero() - half * inv_c * (gu * o.b * o.b + gv * v * inv_det * (o.det + o.a * o.c) + g_factor.z * w);
+  // factor: u = sqrt(c / det), v = -b / sqrt(c det), w = 1 / sqrt(c)
+  vf inv_det = splat(1.f) / o.det, inv_c = splat(1.f) / o.c, root = sqrt_(inv_c * inv_det);
+  vf u = o.c * root, v = zero() - o.b * root, w = sqrt_(inv_c);
+  vf along_v = half * v * g_factor.y;
+  vf g_det = zero() - (half * u * g_factor.x + along_v) * inv_det;
+  vf g_c = (half * u * g_factor.x - along_v - half * w * g_factor.z) * inv_c;
+  vf g_b = zero() - root * g_factor.y, g_det0 = zero();
   if (cam.antialiased) {
-    vf k = half * o.comp * g_opacity * gather(g.opacities, 1), e = splat(LOW_PASS);
-    vf i0 = keep(gt(o.det0, splat(TINY)), splat(1.f) / o.det0);
-    g_a = g_a + k * ((o.c - e) * i0 - o.c * inv_det);
-    g_b = g_b + k * two * o.b * (inv_det - i0);
-    g_c = g_c + k * ((o.a - e) * i0 - o.a * inv_det);
+    vf k = half * o.comp * g_opacity * gather(g.opacities, 1);
+    g_det0 = k / o.det0;
+    g_det = g_det - k * inv_det;
   }
-  // 2D covariance -> a0, a1 -> scales, t0, t1, rotation columns
-  vec3 g_a0 = (two * g_a) * o.a0 + g_b * o.a1, g_a1 = (two * g_c) * o.a1 + g_b * o.a0;
+  // det = det0 + e (|a0|^2 + |a1|^2) + e^2 with det0 = |a0 x a1|^2; not by a c - b^2, which cancels for needles
+  vf g_n = keep(gt(o.det0, splat(TINY)), two * (g_det + g_det0)), g_e = two * splat(LOW_PASS) * g_det;
+  vec3 n = cross(o.a0, o.a1);
+  vec3 g_a0 = g_n * cross(o.a1, n) + g_e * o.a0 + g_b * o.a1;
+  vec3 g_a1 = g_n * cross(n, o.a0) + (g_e + two * g_c) * o.a1 + g_b * o.a0;
   vf h0[3] = {dot(o.t0, o.q[0]), dot(o.t0, o.q[1]), dot(o.t0, o.q[2])};
   vf h1[3] = {dot(o.t1, o.q[0]), dot(o.t1, o.q[1]), dot(o.t1, o.q[2])};
   store3(io.scales, keep(ok, {g_a0.x * h0[0] + g_a1.x * h1[0], g_a0.y * h0[1] + g_a1.y * h1[1],

@@ -7,6 +7,7 @@ vectors of gsplat. See docs/render.md.
 
 from lumefield.render._cameras import Cameras as Cameras
 from lumefield.render._composite import composite_gaussians as composite_gaussians
+from lumefield.render._photometric import photometric_loss as photometric_loss
 from lumefield.render._photometric import psnr as psnr
 from lumefield.render._photometric import ssim as ssim
 from lumefield.render._project import Projected as Projected

@@ -6,11 +6,12 @@ Front to back over the Gaussians of a pixel, T transmittance, o opacity:
     image += T alpha value;  T <- T (1 - alpha);  the pixel stops once T <= 1e-4
 """
 
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.typing import DTypeLike
 from jaxtyping import Float
 
 from lumefield.render import _native, _xla
@@ -20,7 +21,7 @@ Backend = Literal["auto", "native", "xla", "reference"]
 """``auto`` takes the C++ kernels on a CPU when they are there, and XLA everywhere else."""
 
 
-def choose_backend(backend: str, dtype: Any) -> str:  # noqa: ANN401
+def choose_backend(backend: str, dtype: DTypeLike) -> str:
     """Resolve ``auto`` to ``native``, ``xla`` or ``platform`` (decided at lowering).
 
     Raises:

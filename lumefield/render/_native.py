@@ -49,9 +49,7 @@ def _project(
     n = means.shape[0]
     out = (_f32(n, 2), _f32(n, 3), _f32(n), _f32(n), _f32(n, 3))
     inputs = (means, quats, scales, opacities, sh, pose, focal, centre)
-    return native.call(
-        "ProjectForward", out, *inputs, **_static(height, width, near, antialiased)
-    )
+    return native.call("ProjectForward", out, *inputs, **_static(height, width, near, antialiased))
 
 
 def _static(height: int, width: int, near: float, antialiased: bool) -> dict[str, Any]:
@@ -115,9 +113,7 @@ def _composite(
     width: int,
     absolute: bool,
 ) -> tuple[Array, Array]:
-    return _composite_fwd(
-        xy, factor, opacities, depth, values, probe, height, width, absolute
-    )[0]
+    return _composite_fwd(xy, factor, opacities, depth, values, probe, height, width, absolute)[0]
 
 
 def _composite_fwd(

@@ -32,7 +32,9 @@ def _window_mean(x: Array) -> Array:
     h, w = x.shape[:2]
     p = jnp.pad(x, ((_RADIUS, _RADIUS), (_RADIUS, _RADIUS), (0, 0)))
     p = sum((k[j] * p[j : j + h] for j in range(2 * _RADIUS + 1)), start=jnp.zeros((), x.dtype))
-    return sum((k[j] * p[:, j : j + w] for j in range(2 * _RADIUS + 1)), start=jnp.zeros((), x.dtype))
+    return sum(
+        (k[j] * p[:, j : j + w] for j in range(2 * _RADIUS + 1)), start=jnp.zeros((), x.dtype)
+    )
 
 
 def ssim_map(a: Float[Array, "h w c"], b: Float[Array, "h w c"]) -> Float[Array, "h w c"]:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.typing import DTypeLike
 from jaxtyping import Float
 
 from lumefield.render import _native
@@ -15,6 +16,8 @@ from lumefield.render._composite import Backend, choose_backend, composite_gauss
 from lumefield.render._project import Projected, project
 from lumefield.render._reference import project_reference
 from lumefield.render._sh import degree_of
+
+_Arrays = tuple[Array, Array, Array, Array, Array]
 
 _NATIVE_SH = 16
 """Coefficients the native projection knows (degree 3); more are projected by XLA."""
@@ -201,7 +204,7 @@ def rasterize(
     return _over_cameras(one, camera)(camera, background)
 
 
-def _check(gaussians: tuple[Array, ...]) -> None:
+def _check(gaussians: _Arrays) -> None:
     means, sh = gaussians[0], gaussians[4]
     if means.ndim != 2 or means.shape[-1] != 3:
         raise ValueError(
@@ -224,11 +227,14 @@ def _check(gaussians: tuple[Array, ...]) -> None:
             )
 
 
-def _cast(camera: Cameras, dtype: Any) -> Cameras:  # noqa: ANN401
-    return jax.tree.map(lambda x: jnp.asarray(x).astype(dtype), camera)
+def _cast(camera: Cameras, dtype: DTypeLike) -> Cameras:
+    def cast(x: Array) -> Array:
+        return jnp.asarray(x).astype(dtype)
+
+    return jax.tree.map(cast, camera)
 
 
-def _spread(name: str, value: Array | None, shape: tuple[int, ...], dtype: Any) -> Array:  # noqa: ANN401
+def _spread(name: str, value: Array | None, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
     if value is None:
         return jnp.zeros(shape, dtype)
     value = jnp.asarray(value)
@@ -243,9 +249,9 @@ def _over_cameras(one: Callable[..., Any], camera: Cameras) -> Callable[..., Any
     return one
 
 
-def _project_one(gaussians: tuple[Array, ...], camera: Cameras, options: SplatOptions) -> Projected:
+def _project_one(gaussians: _Arrays, camera: Cameras, options: SplatOptions) -> Projected:
     inputs = (*gaussians, camera.world_from_cam, camera.focal, camera.centre)
-    static = {
+    static: dict[str, Any] = {
         "height": camera.height,
         "width": camera.width,
         "near": options.near,
@@ -260,7 +266,8 @@ def _project_one(gaussians: tuple[Array, ...], camera: Cameras, options: SplatOp
 
     chosen = choose_backend(options.backend, gaussians[0].dtype)
     if chosen == "reference":
-        return project_reference(*inputs, model=camera.model, **static)
+        pose = (camera.world_from_cam, camera.focal, camera.centre)
+        return project_reference(*gaussians, *pose, model=camera.model, **static)
     n, k = gaussians[4].shape[:2]
     if chosen == "xla" or camera.model != "pinhole" or n == 0 or k > _NATIVE_SH:
         return xla(*inputs)

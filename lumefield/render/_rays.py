@@ -57,8 +57,9 @@ def camera_rays(camera: Cameras, pixels: Array | None = None) -> Rays:
 
     for _ in camera.focal.shape[:-1]:
         one = jax.vmap(one)
-    batch = camera.focal.shape[:-1]
-    return jax.tree.map(lambda x: x.reshape(*batch, *pixels.shape[:-1], 3), one(camera))
+    shape = (*camera.focal.shape[:-1], *pixels.shape[:-1], 3)
+    rays = one(camera)
+    return Rays(origin=rays.origin.reshape(shape), direction=rays.direction.reshape(shape))
 
 
 def _rays(camera: Cameras, pixels: Array) -> Rays:

@@ -5,14 +5,14 @@ R rays, C channels; w_i = T_i (1 - exp(-tau_i)), T_{i+1} = T_i exp(-tau_i). A ra
 T <= 1e-4; the sample that takes it there counts in full.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Float
 
 from lumefield.render._spec import T_MIN
+
+_Pair = tuple[Array, Array]
 
 
 def composite_samples(tau: Array, values: Array) -> tuple[Float[Array, "r c"], Float[Array, "r"]]:
@@ -47,8 +47,8 @@ def composite_samples(tau: Array, values: Array) -> tuple[Float[Array, "r c"], F
 
 
 @jax.custom_vjp
-def _composite(tau: Array, values: Array) -> tuple[Array, Array]:
-    def step(carry: Any, item: Any) -> Any:
+def _composite(tau: Array, values: Array) -> _Pair:
+    def step(carry: _Pair, item: _Pair) -> tuple[_Pair, None]:
         t, out = carry
         depth, value = item
         depth = jnp.where(t > T_MIN, depth, 0.0)
@@ -60,16 +60,16 @@ def _composite(tau: Array, values: Array) -> tuple[Array, Array]:
     return out, t
 
 
-def _composite_fwd(tau: Array, values: Array) -> tuple[tuple[Array, Array], Any]:
+def _composite_fwd(tau: Array, values: Array) -> tuple[_Pair, tuple[Array, ...]]:
     out, t = _composite(tau, values)
     return (out, t), (tau, values, out, t)
 
 
-def _composite_bwd(saved: Any, grads: tuple[Array, Array]) -> tuple[Array, Array]:
+def _composite_bwd(saved: tuple[Array, ...], grads: _Pair) -> _Pair:
     tau, values, out, t_final = saved
     g, g_t = grads
 
-    def step(carry: Any, item: Any) -> Any:
+    def step(carry: _Pair, item: _Pair) -> tuple[_Pair, _Pair]:
         t, rest = carry
         depth, value = item
         live = t > T_MIN

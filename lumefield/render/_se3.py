@@ -65,7 +65,8 @@ def se3_log(motion: Array) -> Float[Array, "*b 6"]:
     safe = jnp.where(small, 1.0, theta2)
     series = 1 / 12 + theta2 / 720 + theta2**2 / 30240 + theta2**3 / 1209600
     c = jnp.where(small, series, (1 - sine / (2 * cosine)) / safe)[..., None, None]
-    inverse = jnp.eye(3, dtype=motion.dtype) - 0.5 * k + c * _matmul(k, k)
+    eye = jnp.broadcast_to(jnp.eye(3, dtype=motion.dtype), k.shape)
+    inverse = eye - 0.5 * k + c * _matmul(k, k)
     return jnp.concatenate([_matmul(inverse, motion[..., 3:])[..., 0], phi], -1)
 
 
@@ -108,7 +109,7 @@ def _series(x: Array, first: int) -> Array:
 
 
 def _rotation_log(r: Array) -> Array:
-    """Rotation vector of a rotation, through the quaternion whose largest component is taken first."""
+    """Rotation vector, through the quaternion whose largest component is taken first."""
     d = jnp.stack([r[..., i, i] for i in range(3)], -1)
     trace = jnp.sum(d, -1)
     skew = jnp.stack(

@@ -14,12 +14,14 @@ Pixel arrays are (G, P): pixels along the lanes ((P, G) was measured 8 times slo
 
 import functools
 import math
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.custom_batching import sequential_vmap
+from jax.typing import DTypeLike
 
 from lumefield.render._spec import ALPHA_MAX, ALPHA_MIN, T_MIN
 
@@ -72,7 +74,7 @@ class _Ranked(NamedTuple):
     """(N, 6 + C): x, y, u, v, w, opacity, values."""
     box: Array
     """(N, 4) int32 x0, y0, x1, y1 in tiles, half open."""
-    count: Array
+    touched: Array
     """(N,) int32 tiles of the box, 0 where not visible."""
 
 
@@ -131,22 +133,27 @@ def _composite(
     probe: Array,
 ) -> tuple[Array, Array]:
     del probe
-    return _sequential(_forward, plan)(xy, factor, opacities, depth, values)
+    image, t = _sequential(_forward, plan)(xy, factor, opacities, depth, values)
+    return image, t
 
 
-def _composite_fwd(plan: Plan, *inputs: Array) -> tuple[tuple[Array, Array], Any]:
-    out = _composite(plan, *inputs)
-    return out, (*inputs[:5], *out)
+def _composite_fwd(plan: Plan, *inputs: Array) -> tuple[tuple[Array, Array], tuple[Array, ...]]:
+    image, t = _sequential(_forward, plan)(*inputs[:5])
+    return (image, t), (*inputs[:5], image, t)
 
 
-def _composite_bwd(plan: Plan, saved: Any, grads: tuple[Array, Array]) -> tuple[Array, ...]:
+def _composite_bwd(
+    plan: Plan, saved: tuple[Array, ...], grads: tuple[Array, Array]
+) -> tuple[Array, ...]:
     return _sequential(_backward, plan)(*saved, *grads)
 
 
 _composite.defvjp(_composite_fwd, _composite_bwd)
 
 
-def _sequential(f: Any, plan: Plan) -> Any:
+def _sequential(
+    f: Callable[..., tuple[Array, ...]], plan: Plan
+) -> Callable[..., tuple[Array, ...]]:
     """``f`` with ``plan`` bound; batches run one after the other, so that vmap = loop exactly."""
     return sequential_vmap(functools.partial(f, plan))
 
@@ -186,10 +193,10 @@ def _batch(plan: Plan, ranked: _Ranked, first: Array) -> tuple[Array, Array, Arr
         (capacity,) ranks grouped by tile in depth order, (tiles + 1,) edges of the tiles in it,
         and the rank after the last one taken.
     """
-    n, cap = ranked.count.shape[0], plan.capacity
+    n, cap = ranked.touched.shape[0], plan.capacity
     rank = jnp.arange(n, dtype=jnp.int32)
     bits = 32 - math.ceil(math.log2(plan.tiles + 1))  # key = tile | rank within the batch
-    waiting = jnp.where(rank >= first, ranked.count, 0)
+    waiting = jnp.where(rank >= first, ranked.touched, 0)
     filled = lax.cumsum(waiting)  # may wrap around, but not before it has passed the capacity
     full = jnp.min(jnp.where(filled > cap, rank, n))
     last = jnp.minimum(full, first + min(2**bits, 2**30))
@@ -260,7 +267,7 @@ class _Group(NamedTuple):
     py: Array
 
 
-def _group(plan: Plan, ids: Array, edges: Array, tiles: Array, dtype: Any) -> _Group:
+def _group(plan: Plan, ids: Array, edges: Array, tiles: Array, dtype: DTypeLike) -> _Group:
     index = jnp.minimum(tiles, plan.tiles - 1)
     real = tiles < plan.tiles
     pixel = jnp.arange(TILE * TILE, dtype=jnp.int32)
@@ -316,27 +323,31 @@ def _alpha(group: _Group, f: Array, t: Array) -> _Alpha:
 
 # --- forward and backward ---------------------------------------------------------------------
 
+_State = tuple[Array, Array, Array, Array]
+_GroupStep = Callable[[_Group, Array, Array, Array], tuple[Array, Array, Array]]
+
 
 def _batches(
-    plan: Plan, ranked: _Ranked, t: Array, state: Any, group_step: Any
-) -> tuple[Array, Any]:
+    plan: Plan, ranked: _Ranked, t: Array, carry: Array, pixels: Array, group_step: _GroupStep
+) -> _State:
     """Run ``group_step`` over all groups of all batches until nothing is left to see.
 
     Args:
         plan: Static sizes.
         ranked: Gaussians in depth order.
         t: (all tiles, P) transmittance.
-        state: (carried through all groups, (all tiles, C, P) rewritten by each group).
+        carry: Handed from group to group.
+        pixels: (all tiles, C, P), rewritten by each group.
         group_step: (group, carry, t (G, P), pixels (C, G, P)) -> the last three, updated.
     """
-    visible = jnp.sum(ranked.count > 0, dtype=jnp.int32)
+    visible = jnp.sum(ranked.touched > 0, dtype=jnp.int32)
 
-    def body(loop: Any) -> Any:
-        first, t, (carry, pixels) = loop
+    def body(loop: _State) -> _State:
+        first, t, carry, pixels = loop
         ids, edges, last = _batch(plan, ranked, first)
         tiles = _by_length(plan, edges)
 
-        def one(carry: Any, index: Array) -> Any:
+        def one(carry: Array, index: Array) -> tuple[Array, tuple[Array, Array]]:
             group = _group(plan, ids, edges, index, t.dtype)
             carry, tg, pg = group_step(group, carry, t[index], pixels[index].transpose(1, 0, 2))
             return carry, (tg, pg.transpose(1, 0, 2))
@@ -344,16 +355,15 @@ def _batches(
         carry, (t_new, p_new) = lax.scan(one, carry, tiles)
         back = jnp.argsort(tiles.reshape(-1))
         t_new, p_new = t_new.reshape(t.shape)[back], p_new.reshape(pixels.shape)[back]
-        return last, t_new, (carry, p_new)
+        return last, t_new, carry, p_new
 
-    def more(loop: Any) -> Array:
+    def more(loop: _State) -> Array:
         return (loop[0] < visible) & jnp.any(loop[1] > T_MIN)
 
-    _, t, state = lax.while_loop(more, body, (jnp.zeros((), jnp.int32), t, state))
-    return t, state
+    return lax.while_loop(more, body, (jnp.zeros((), jnp.int32), t, carry, pixels))
 
 
-def _inside(plan: Plan, dtype: Any) -> Array:
+def _inside(plan: Plan, dtype: DTypeLike) -> Array:
     """(all tiles, P): 1 inside the image, 0 on the padding."""
     return _to_tiles(plan, jnp.ones((plan.height, plan.width, 1), dtype))[:, 0]
 
@@ -365,11 +375,11 @@ def _forward(
     t = _inside(plan, xy.dtype)
     pixels = jnp.zeros((t.shape[0], values.shape[1], t.shape[1]), xy.dtype)
 
-    def group_step(group: _Group, carry: Any, t: Array, c: Array) -> Any:
-        def body(loop: Any) -> Any:
+    def group_step(group: _Group, carry: Array, t: Array, c: Array) -> tuple[Array, Array, Array]:
+        def body(loop: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
             k, t, c = loop
 
-            def step(tc: Any, f: Array) -> Any:
+            def step(tc: tuple[Array, Array], f: Array) -> tuple[tuple[Array, Array], None]:
                 t, c = tc
                 weight = _alpha(group, f, t).alpha * t
                 return (t - weight, c + weight[None] * f[6:, :, None]), None
@@ -381,7 +391,7 @@ def _forward(
         _, t, c = lax.while_loop(lambda loop: _more(group, loop[0], loop[1]), body, init)
         return carry, t, c
 
-    t, (_, pixels) = _batches(plan, ranked, t, ((), pixels), group_step)
+    _, t, _, pixels = _batches(plan, ranked, t, jnp.zeros(()), pixels, group_step)
     return _to_image(plan, pixels), _to_image(plan, t[:, None])[..., 0]
 
 
@@ -403,14 +413,16 @@ def _backward(
     # rewritten per group: the residual; read only: the incoming gradient, carried beside it
     pixels = _to_tiles(plan, jnp.concatenate([rest[..., None], g_image], -1))
 
-    def group_step(group: _Group, sums: Array, t: Array, pixels: Array) -> Any:
+    def group_step(
+        group: _Group, sums: Array, t: Array, pixels: Array
+    ) -> tuple[Array, Array, Array]:
         g = pixels[1:]
 
-        def body(loop: Any) -> Any:
+        def body(loop: _State) -> _State:
             k, t, rest, sums = loop
             rank, rows = _chunk(group, ranked.rows, k)
 
-            def step(state: Any, f: Array) -> Any:
+            def step(state: tuple[Array, Array], f: Array) -> tuple[tuple[Array, Array], Array]:
                 t, rest = state
                 a = _alpha(group, f, t)
                 weight = a.alpha * t
@@ -428,7 +440,8 @@ def _backward(
         return sums, t, jnp.concatenate([rest[None], g], 0)
 
     sums = jnp.zeros((n, channels + (8 if plan.probed else 6)), xy.dtype)
-    _, (sums, _) = _batches(plan, ranked, _inside(plan, xy.dtype), (sums, pixels), group_step)
+    t = _inside(plan, xy.dtype)
+    _, _, sums, _ = _batches(plan, ranked, t, sums, pixels, group_step)
     sums = jnp.zeros_like(sums).at[ranked.order].set(sums, unique_indices=True)
     return _gradients(plan.probed, factor, opacities, depth, sums)
 

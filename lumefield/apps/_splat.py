@@ -1,0 +1,247 @@
+"""The splat method: what is trained, its loss, its learning rates, its densification."""
+
+import dataclasses
+import typing
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import struct
+from jax import Array
+from jaxtyping import Float, PRNGKeyArray
+
+from lumefield import fields, render
+from lumefield.apps._batches import Batch
+from lumefield.fields import Gaussians, Stats
+from lumefield.fit import TrainState, forget, scaled_adam
+
+Densify = Literal["mcmc", "adc"]
+
+
+@typing.no_type_check
+@struct.dataclass
+class SplatScene:
+    """Everything the optimizer moves. Absent parts have no rows."""
+
+    gaussians: Gaussians
+    exposure: Float[Array, "n 3 2"]
+    """Per training photo and channel: log gain and offset; n = 0 without compensation."""
+    pose: Float[Array, "n 6"]
+    """Per training photo: twist (translation, rotation) in the camera frame; n = 0 without refinement."""
+    probe: Float[Array, "m 2"]
+    """Zeros whose gradient is the AbsGS statistic; m = 0 for relocation."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Numbers of the method; ``apps/_plan.py`` chooses them from the quality dial and the data."""
+
+    steps: int
+    limit: int
+    """Most Gaussians."""
+    densify: Densify = "mcmc"
+    degree: int = 3
+    antialiased: bool = False
+    background: Literal["black", "white", "random"] = "black"
+    carve: bool = False
+    dssim: float = 0.2
+    opacity_cost: float = 0.01
+    scale_cost: float = 0.01
+    rate_means: float = 1.6e-4
+    rate_means_end: float = 1.6e-6
+    rate_scales: float = 5e-3
+    rate_quats: float = 1e-3
+    rate_opacities: float = 5e-2
+    rate_colour: float = 2.5e-3
+    rate_exposure: float = 1e-3
+    rate_pose: float = 1e-4
+    noise: float = 5e5
+    growth: float = 1.05
+    refine_from: int = 500
+    refine_until: int = 25_000
+    refine_every: int = 100
+    reset_every: int = 3_000
+
+
+def rates(recipe: Recipe, scene: SplatScene, step: Array) -> SplatScene:
+    """Learning rate of every leaf; that of the centres decays exponentially (3DGS)."""
+    t = jnp.clip(step / recipe.steps, 0, 1)
+    ratio = float(np.log(recipe.rate_means_end / recipe.rate_means))
+    k = scene.gaussians.sh.shape[-2]
+    sh = np.full((k, 1), recipe.rate_colour / 20, np.float32)
+    sh[0] = recipe.rate_colour
+    return SplatScene(
+        gaussians=Gaussians(
+            means=recipe.rate_means * jnp.exp(t * ratio),
+            quats_wxyz=recipe.rate_quats,
+            log_scales=recipe.rate_scales,
+            logit_opacities=recipe.rate_opacities,
+            sh=jnp.asarray(sh),
+        ),
+        exposure=recipe.rate_exposure,
+        pose=recipe.rate_pose * jnp.exp(t * float(np.log(0.01))),
+        probe=0.0,
+    )
+
+
+def optimizer(recipe: Recipe, scene: SplatScene) -> optax.GradientTransformation:
+    """Adam with the learning rates above."""
+    return scaled_adam(lambda step: rates(recipe, scene, step))
+
+
+def refined_pose(
+    world_from_cam: Float[Array, "3 4"], twist: Float[Array, " 6"]
+) -> Float[Array, "3 4"]:
+    """The camera moved by a small twist in its own frame."""
+    delta = render.se3_exp(twist)
+    r = world_from_cam[:, :3]
+    return jnp.concatenate([r @ delta[:3, :3], r @ delta[:3, 3:] + world_from_cam[:, 3:]], -1)
+
+
+def make_loss(recipe: Recipe, *, height: int, width: int, degree: int) -> Any:  # noqa: ANN401
+    """The loss of a batch of photos at one size and SH degree, in the form ``fit`` wants."""
+    k = (degree + 1) ** 2
+    options = render.SplatOptions(antialiased=recipe.antialiased)
+
+    def one(
+        scene: SplatScene, batch: Batch, key: PRNGKeyArray
+    ) -> tuple[Array, Array]:
+        g = scene.gaussians.activate()
+        g["sh"] = g["sh"][:, :k]
+        pose = batch.world_from_cam
+        if scene.pose.shape[0]:
+            pose = refined_pose(pose, scene.pose[batch.index])
+        camera = render.Cameras(
+            world_from_cam=pose, focal=batch.focal, centre=batch.centre, height=height, width=width
+        )
+        ground, truth = _background(recipe, batch, key)
+        probe = scene.probe if scene.probe.shape[0] else None
+        rgb, opacity = render.rasterize_rgb(
+            **g, camera=camera, background=ground, options=options, probe=probe
+        )
+        if scene.exposure.shape[0]:
+            tone = scene.exposure[batch.index]
+            rgb = rgb * jnp.exp(tone[:, 0]) + tone[:, 1]
+        value = render.photometric_loss(rgb, truth, batch.weight, dssim=recipe.dssim)
+        if recipe.carve:
+            want = batch.alpha.astype(jnp.float32) * jnp.float32(1 / 255)
+            value = value + 0.1 * jnp.mean(jnp.abs(opacity - want))
+        error = rgb - truth.astype(jnp.float32) * jnp.float32(1 / 255)
+        weight = (batch.weight.astype(jnp.float32) * jnp.float32(1 / 255))[..., None]
+        mse = jnp.mean(jax.lax.stop_gradient(weight * error**2))
+        return value, mse
+
+    def loss(
+        scene: SplatScene, aux: Stats, batch: Batch, key: PRNGKeyArray, step: Array
+    ) -> tuple[Array, tuple[Stats, dict[str, Array]]]:
+        del step
+        cameras = batch.index.shape[0]
+        keys = jax.random.split(key, cameras)
+        parts = [
+            one(scene, jax.tree.map(lambda x, i=i: x[i], batch), keys[i]) for i in range(cameras)
+        ]
+        value = sum(p[0] for p in parts) / cameras
+        mse = sum(p[1] for p in parts) / cameras
+        if recipe.densify == "mcmc":
+            used = jnp.maximum(aux.used, 1).astype(jnp.float32)
+            g = scene.gaussians
+            slots = jnp.arange(g.count) < aux.used
+            opacity = jnp.where(slots, jax.nn.sigmoid(g.logit_opacities), 0.0)
+            size = jnp.where(slots[:, None], jnp.exp(g.log_scales), 0.0)
+            value = value + recipe.opacity_cost * jnp.sum(opacity) / used
+            value = value + recipe.scale_cost * jnp.sum(size) / (3 * used)
+        return value, (aux, {"psnr": -10 * jnp.log10(mse)})
+
+    return loss
+
+
+def _background(recipe: Recipe, batch: Batch, key: PRNGKeyArray) -> tuple[Array, Array]:
+    """Background colour, and the photo over it where it is transparent."""
+    if recipe.background == "random":
+        ground = jnp.round(jax.random.uniform(key, (3,)) * 255)
+    else:
+        ground = jnp.full((3,), 255.0 if recipe.background == "white" else 0.0)
+    truth = batch.image
+    if recipe.carve and recipe.background != "black":
+        empty = (255 - batch.alpha.astype(jnp.float32))[..., None] * jnp.float32(1 / 255)
+        truth = jnp.round(truth.astype(jnp.float32) + empty * ground).astype(jnp.uint8)
+    return ground * jnp.float32(1 / 255), truth
+
+
+def make_after_step(recipe: Recipe, *, height: int, width: int) -> Any:  # noqa: ANN401
+    """What follows each update: exploration noise (relocation) or gradient statistics (ADC)."""
+
+    def noise(
+        scene: SplatScene, aux: Stats, grads: SplatScene, key: PRNGKeyArray, step: Array
+    ) -> tuple[SplatScene, Stats]:
+        del grads
+        rate = rates(recipe, scene, step).gaussians.means
+        moved = scene.gaussians.means + fields.explore(scene.gaussians, key, recipe.noise * rate)
+        gaussians = dataclasses.replace(scene.gaussians, means=moved)
+        return dataclasses.replace(scene, gaussians=gaussians), aux
+
+    def watch(
+        scene: SplatScene, aux: Stats, grads: SplatScene, key: PRNGKeyArray, step: Array
+    ) -> tuple[SplatScene, Stats]:
+        del key, step
+        return scene, aux.watched(grads.probe, height, width)
+
+    return noise if recipe.densify == "mcmc" else watch
+
+
+def make_between(recipe: Recipe) -> Any:  # noqa: ANN401
+    """Densification between chunks, by the step number alone."""
+    fold = 0x5EED
+
+    @jax.jit
+    def densified(state: TrainState) -> TrainState:
+        key = jax.random.fold_in(jax.random.fold_in(state.key, fold), state.step)
+        g, stats = state.scene.gaussians, state.aux
+        if recipe.densify == "mcmc":
+            g, stats, touched = fields.relocate(
+                g, stats, key, limit=recipe.limit, growth=recipe.growth
+            )
+        else:
+            g, stats, touched = fields.clone_split_prune(g, stats, key, limit=recipe.limit)
+        return _replaced(state, g, stats, touched)
+
+    @jax.jit
+    def lowered(state: TrainState) -> TrainState:
+        g = fields.reset_opacity(state.scene.gaussians)
+        return _replaced(state, g, state.aux, jnp.zeros(g.count, bool))
+
+    def between(state: TrainState) -> TrainState:
+        step = int(state.step)
+        if step % recipe.refine_every == 0 and recipe.refine_from <= step < recipe.refine_until:
+            state = densified(state)
+        if recipe.densify == "adc" and step % recipe.reset_every == 0 and step < recipe.refine_until:
+            state = lowered(state)
+        return state
+
+    return between
+
+
+def _replaced(state: TrainState, g: Gaussians, stats: Stats, touched: Array) -> TrainState:
+    scene = dataclasses.replace(state.scene, gaussians=g)
+    rows = jax.tree.map(lambda x: jnp.zeros(x.shape[:1], bool), scene)
+    rows = dataclasses.replace(rows, gaussians=jax.tree.map(lambda _: touched, g))
+    return dataclasses.replace(state, scene=scene, opt=forget(state.opt, scene, rows), aux=stats)
+
+
+def bake(scene: SplatScene) -> Gaussians:
+    """The Gaussians with the mean exposure of the photos in their colours.
+
+    rgb' = a rgb + b per channel, so sh' = a sh and the constant term takes 0.5 (a - 1) + b. (What the clamp at 0
+    removes is not recovered.)
+    """
+    g = scene.gaussians
+    if not scene.exposure.shape[0]:
+        return g
+    gain = jnp.exp(scene.exposure[..., 0].mean(0))
+    offset = scene.exposure[..., 1].mean(0)
+    sh = g.sh * gain
+    sh = sh.at[:, 0].add((0.5 * (gain - 1) + offset) / fields.SH_C0)
+    return dataclasses.replace(g, sh=sh)
