@@ -92,6 +92,7 @@ def capture(
         world_from_cam=posed.world_from_cam[kept],
         focal=views.focal,
         centre=views.centre,
+        sizes=views.sizes,
         points=posed.points,
         colours=posed.colours,
         held_out=_held_out(posed.held_out, kept, notes),

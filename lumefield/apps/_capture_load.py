@@ -36,6 +36,8 @@ class Loaded:
     """(n, 2) pixels of the training size."""
     centre: NDArray[np.float64]
     """(n, 2) pixels of the training size."""
+    sizes: NDArray[np.int64]
+    """(n, 2) width and height inside the padding."""
     notes: tuple[str, ...]
     """What a person should know."""
 
@@ -171,6 +173,7 @@ def load_views(
         alphas=_stack([alphas[i] for i in kept], height, width),
         focal=np.array([plans[i].focal for i in kept]),
         centre=np.array([plans[i].centre for i in kept]),
+        sizes=np.array([plans[i].size for i in kept], np.int64),
         notes=_notes([plans[i] for i in kept], failures, [alphas[i] for i in kept]),
     )
 

@@ -28,6 +28,8 @@ class Capture:
     """(n, 2) fx, fy in pixels of the training size."""
     centre: NDArray[np.float64]
     """(n, 2) cx, cy in pixels of the training size."""
+    sizes: NDArray[np.int64]
+    """(n, 2) width and height of each photo inside the padding, pixels of the training size."""
     points: NDArray[np.float64]
     """(p, 3) sparse points; p may be 0."""
     colours: NDArray[np.uint8]

@@ -123,12 +123,12 @@ def around_points(points: Doubles, weights: Doubles, width: int, height: int) ->
     """
     chosen = points[np.isfinite(points).all(1) & (weights > 0)]
     chosen = chosen if len(chosen) else np.zeros((1, 3))
-    low, high = np.percentile(chosen, [10, 90], axis=0)
+    low, high = np.percentile(chosen, [5, 95], axis=0)
     centre = np.median(chosen, 0)
     extent = np.maximum(high - low, 1e-6)
     up = np.array([0.0, -1, 0]) if extent[1] < 0.7 * extent[2] else np.array([0.0, 0, 1])
     focal = height / 2 / np.tan(np.radians(25))
-    radius = 0.75 * float(np.linalg.norm(extent)) * focal / (0.5 * min(width, height)) * 0.55
+    radius = 0.5 * float(np.linalg.norm(extent)) * 2.4 * focal / (1.07 * min(width, height))
     east = unit(np.cross(up, _away_from(up)))
     north = np.cross(up, east)
     poses: list[Doubles] = []

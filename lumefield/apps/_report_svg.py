@@ -12,7 +12,7 @@ from lumefield.apps._views import Views
 Doubles = NDArray[np.float64]
 
 WIDTH, HEIGHT = 400, 210
-LEFT, RIGHT, TOP, BOTTOM = 52, 12, 12, 28
+LEFT, RIGHT, TOP, BOTTOM = 52, 20, 12, 28
 PLOT = 520
 """Width of a camera plot."""
 

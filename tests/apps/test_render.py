@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -96,7 +97,7 @@ def test_a_bare_splat_file_is_seen_in_its_orbit(run: Path, tmp_path: Path):
     ],
 )
 def test_bad_settings_are_refused_in_one_line(run: Path, tmp_path: Path, change, message):
-    values = {"scene": "", "out": "new", "path": "orbit", **change}
+    values: dict[str, Any] = {"scene": "", "out": "new", "path": "orbit", **change}
     scene, out = run / values.pop("scene"), tmp_path / values.pop("out")
     with pytest.raises(InputError, match=message) as caught:
         render(Render(scene, out, **values), draw=draw)

@@ -3,6 +3,7 @@
 import json
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -88,7 +89,9 @@ def test_a_run_with_nothing_but_metrics_still_gives_a_page(tmp_path: Path):
 def test_many_large_views_stay_within_the_limit(run: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(_report, "MAX_BYTES", 600_000)
     rng = np.random.default_rng(0)
-    views = [{"name": f"v{k}.jpg", "psnr": float(k), "ssim": 0.5} for k in range(20)]
+    views: list[dict[str, Any]] = [
+        {"name": f"v{k}.jpg", "psnr": float(k), "ssim": 0.5} for k in range(20)
+    ]
     picture = Image.fromarray(rng.integers(0, 255, (300, 400, 3), np.uint8))
     for view in views:
         for suffix in (".png", ".truth.png"):

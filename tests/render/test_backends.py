@@ -18,6 +18,7 @@ RANDOM = 200
 QUICK: dict[str, Any] = {"compiler_options": {"xla_llvm_disable_expensive_passes": True}}
 """For functions that run once: compile fast."""
 NAMES = ("means", "quats_wxyz", "scales", "opacities", "sh")
+INPUTS = (*NAMES, "world_from_cam", "focal", "centre", "features", "background")
 SETTINGS: dict[str, Any] = {
     "height": H,
     "width": W,
@@ -38,7 +39,7 @@ def random_scene(seed) -> dict[str, Any]:
     rng = np.random.default_rng(seed)
     tilt = rng.normal(size=3) * 0.2
     motion = render.se3_exp(jnp.asarray(np.r_[rng.normal(size=3) * 0.2, tilt], jnp.float32))
-    return {
+    scene = {
         "means": rng.normal(size=(N, 3)) * [1.0, 0.8, 0.7] + [0, 0, 3],
         "quats_wxyz": rng.normal(size=(N, 4)),
         "scales": np.exp(rng.normal(size=(N, 3)) * 0.6 - 2.2),
@@ -50,6 +51,18 @@ def random_scene(seed) -> dict[str, Any]:
         "features": rng.normal(size=(N, F)),
         "background": rng.uniform(size=3),
     }
+    scene["opacities"][on_the_kink(scene)] = 0
+    return scene
+
+
+def on_the_kink(scene):
+    """Gaussians whose linearisation point is about to be clamped: rounding decides (1 of 13000)."""
+    cam = (scene["means"] - scene["world_from_cam"][:, 3]) @ scene["world_from_cam"][:, :3]
+    slope, size = cam[:, :2] / cam[:, 2:], np.array([W, H])
+    margin = 0.15 * size / scene["focal"]
+    low = scene["centre"] / scene["focal"] + margin
+    high = (size - scene["centre"]) / scene["focal"] + margin
+    return ((abs(slope - high) < 1e-5) | (abs(slope + low) < 1e-5)).any(-1)
 
 
 def hard_scene(name):
@@ -134,7 +147,7 @@ def ambiguous(scene, margin=1e-4):
 def twin() -> Any:
     """Rendering, gradients and ambiguous pixels of all scenes in float64."""
 
-    @jax.jit
+    @functools.partial(jax.jit, **QUICK)
     def run(scenes, cots):
         def one(item):
             scene, cot = item
@@ -178,14 +191,11 @@ def image_error(backend, which, name):
     return (error * keep).max() / scale
 
 
-def gradient_errors(backend, index):
-    """Largest difference over largest entry, for each input of one scene."""
-    mine, truth = ours(backend)[1], twin()[0][1]
-    out = {}
-    for k in truth:
-        scale = np.abs(truth[k][index]).max()
-        out[k] = np.abs(mine[k][index] - truth[k][index]).max() / (scale if scale > 0 else 1.0)
-    return out
+def gradient_error(backend, which, name):
+    """Largest difference over largest entry of all random scenes (one scene's sum may cancel)."""
+    truth = twin()[0][1][name]
+    scale = max(np.abs(truth[:RANDOM]).max(), np.abs(truth[which]).max())
+    return np.abs(ours(backend)[1][name][which] - truth[which]).max() / scale
 
 
 def test_few_pixels_are_ambiguous():
@@ -199,20 +209,21 @@ def test_images_of_200_random_scenes_agree_with_the_twin(backend, name):
     assert image_error(backend, slice(0, RANDOM), name) <= tolerance
 
 
-def test_gradients_of_200_random_scenes_agree_with_the_twin(backend):
-    errors = [gradient_errors(backend, i) for i in range(RANDOM)]
-    worst = {k: max(e[k] for e in errors) for k in errors[0]}
-    assert max(worst.values()) <= 5e-6, worst
+@pytest.mark.parametrize("name", INPUTS)
+def test_gradients_of_200_random_scenes_agree_with_the_twin(backend, name):
+    assert gradient_error(backend, slice(0, RANDOM), name) <= 5e-6
+    truth, mine = twin()[0][1][name][:RANDOM], ours(backend)[1][name][:RANDOM]
+    axes = tuple(range(1, truth.ndim))
+    each = np.abs(mine - truth).max(axes) / np.abs(truth).max(axes)
+    assert np.quantile(each, 0.95) <= 1e-5
 
 
 @pytest.mark.parametrize("case", HARD)
 def test_hard_scenes_agree_with_the_twin(backend, case):
     i = RANDOM + HARD.index(case)
-    # a needle turns by its rounding in float32 before any compositing: see the twin in float32
-    loose = 20.0 if case == "needles" else 1.0
-    assert image_error(backend, slice(i, i + 1), "rgb") <= loose * 2e-6
-    errors = gradient_errors(backend, i)
-    assert max(errors.values()) <= loose * 5e-6, errors
+    assert image_error(backend, slice(i, i + 1), "rgb") <= 2e-6
+    errors = {k: gradient_error(backend, slice(i, i + 1), k) for k in INPUTS}
+    assert max(errors.values()) <= 5e-6, errors
     if case in ("nothing visible", "behind the camera"):
         assert (ours(backend)[0].opacity[i] == 0).all()
         assert (ours(backend)[0].rgb[i] == scenes()["background"][i]).all()
@@ -239,14 +250,14 @@ def flat(n, height, width, seed=0, opacity=(0.05, 0.95), sigma=(0.6, 3.0)) -> An
     return tuple(np.asarray(a, np.float32) for a in arrays)
 
 
-def composited(arrays, cot, size, backend):
+def composited(arrays, cot, size, backend, **jit: Any):
     """Image, transmittance and gradients of one composite (``backend`` may be the twin)."""
 
     def loss(arrays):
         image, t = render.composite_gaussians(*arrays, **size, backend=backend)
         return jnp.sum(image * cot[..., :-1]) + jnp.sum(t * cot[..., -1]), (image, t)
 
-    (_, out), grads = jax.jit(jax.value_and_grad(loss, has_aux=True))(arrays)
+    (_, out), grads = jax.jit(jax.value_and_grad(loss, has_aux=True), **jit)(arrays)
     return out, grads
 
 
@@ -255,9 +266,9 @@ def compare(arrays, height, width, backend, tolerance=1.0):
     cot = np.random.default_rng(9).normal(size=(height, width, 5)).astype(np.float32)
     with jax.enable_x64(True):
         wide: Any = tuple(jnp.asarray(a, jnp.float64) for a in arrays)
-        seen = jax.jit(functools.partial(composite_reference, **size), **QUICK)(*wide)
+        seen: Any = jax.jit(lambda a: composite_reference(*a, **size), **QUICK)(wide)
         cot = np.where(np.asarray(seen.ambiguous)[..., None], np.float32(0), cot)
-        truth = composited(wide, jnp.asarray(cot, jnp.float64), size, "reference")
+        truth = composited(wide, jnp.asarray(cot, jnp.float64), size, "reference", **QUICK)
         truth = jax.tree.map(np.asarray, truth)
     mine = composited(tuple(map(jnp.asarray, arrays)), jnp.asarray(cot), size, backend)
     keep = ~np.asarray(seen.ambiguous)
@@ -268,9 +279,9 @@ def compare(arrays, height, width, backend, tolerance=1.0):
         assert np.abs(a - b).max() <= tolerance * 5e-6 * max(np.abs(b).max(), 1e-30)
 
 
-@pytest.mark.parametrize("size", [(1, 1), (33, 17), (1, 50)])
-def test_odd_image_sizes_agree_with_the_twin(backend, size):
-    compare(flat(40, *size), *size, backend)
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (33, 17), (1, 50)])
+def test_odd_image_sizes_agree_with_the_twin(backend, height, width):
+    compare(flat(40, height, width), height, width, backend)
 
 
 def test_ten_thousand_gaussians_in_one_tile_agree_with_the_twin(backend):

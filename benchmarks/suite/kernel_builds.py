@@ -1,0 +1,87 @@
+"""Special builds of the compositing kernel: one that counts its work, one that times its stages.
+
+Both are the same sources with one more define; they are registered beside the normal library under
+names of their own. Counting is slow, so its times mean nothing; the stage marks cost nothing.
+"""
+
+import ctypes
+import os
+import re
+import statistics
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.suite.garden import Garden
+
+_STAGES = re.compile(r"fwd sort ([\d.]+) bins ([\d.]+) rec ([\d.]+) tiles ([\d.]+)")
+
+
+def forward_shapes(scene: Garden, n: int) -> tuple[Any, ...]:
+    """Results of ``CompositeForward``: image, transmittance, kept order."""
+    import jax
+    import jax.numpy as jnp
+
+    h, w = scene.height, scene.width
+    return (
+        jax.ShapeDtypeStruct((h, w, 3), jnp.float32),
+        jax.ShapeDtypeStruct((h, w), jnp.float32),
+        jax.ShapeDtypeStruct((n + 1,), jnp.int32),
+    )
+
+
+def visits(inputs: tuple[Any, ...], out: tuple[Any, ...]) -> tuple[int, int]:
+    """How many tile rows one forward pass fills in, and how many list items it looks at."""
+    run, library = _forward("LUMEFIELD_COUNT", inputs, out)
+    counts = (ctypes.c_uint64 * 2)()
+    library.lumefield_counts(counts)  # reading sets them to zero
+    run()
+    library.lumefield_counts(counts)
+    return int(counts[0]), int(counts[1])
+
+
+def stages(inputs: tuple[Any, ...], out: tuple[Any, ...], rounds: int) -> dict[str, float]:
+    """Median milliseconds of the forward pass by stage; empty when the build prints none."""
+    run, _ = _forward("LF_TIME", inputs, out)
+    run()
+    text = _printed(lambda: [run() for _ in range(rounds)])
+    rows = [[float(x) for x in row] for row in _STAGES.findall(text)]
+    if not rows:
+        return {}
+    names = ("sort_ms", "bins_ms", "records_ms", "tiles_ms")
+    columns = zip(*rows, strict=True)
+    return {name: statistics.median(c) for name, c in zip(names, columns, strict=True)}
+
+
+def _forward(
+    define: str, inputs: tuple[Any, ...], out: tuple[Any, ...]
+) -> tuple[Callable[[], object], ctypes.CDLL]:
+    import jax
+
+    from lumefield import native
+
+    library = ctypes.CDLL(str(native.build(extra=(f"-D{define}",))))
+    name = f"lumefield_{define}_CompositeForward"
+    jax.ffi.register_ffi_target(
+        name, jax.ffi.pycapsule(library.CompositeForward), platform="cpu"
+    )
+    compiled = jax.jit(lambda *a: jax.ffi.ffi_call(name, out)(*a, n_threads=np.int64(1)))
+    return lambda: jax.block_until_ready(compiled(*inputs)), library
+
+
+def _printed(run: Callable[[], object]) -> str:
+    """What ``run`` writes to the process's standard error, C++ included."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "stderr"
+        keep = os.dup(2)
+        with path.open("wb") as file:
+            os.dup2(file.fileno(), 2)
+            try:
+                run()
+            finally:
+                os.dup2(keep, 2)
+                os.close(keep)
+        return path.read_text("utf-8", "replace")

@@ -1,0 +1,271 @@
+"""What the kernel workloads run, each in a process of its own; numbers come back as one JSON line.
+
+``python -m benchmarks.suite.kernel_runs NAME [--pin]``. A process of its own, because XLA sizes its
+thread pool once: ``--pin`` keeps the process on one core before jax is imported. Times are medians of
+interleaved rounds: CPU milliseconds when pinned, else wall milliseconds.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from benchmarks.suite import garden
+from benchmarks.suite.timing import interleaved, pin
+
+Numbers = dict[str, float]
+Run = Callable[[], object]
+ROUNDS = 9
+N, SIZE = 100_000, "540p"
+
+
+def nouns(scene: garden.Garden) -> tuple[Any, Any]:
+    """The scene as ``Gaussians`` and ``Cameras``."""
+    import jax.numpy as jnp
+
+    from lumefield.fields import Gaussians
+    from lumefield.render import Cameras
+
+    gaussians = Gaussians.from_arrays(
+        scene.means, scene.quats_wxyz, scene.log_scales, scene.logit_opacities, scene.sh
+    )
+    camera = Cameras.from_pinhole(
+        jnp.asarray(scene.world_from_cam),
+        jnp.asarray(scene.focal),
+        jnp.asarray(scene.centre),
+        height=scene.height,
+        width=scene.width,
+    )
+    return gaussians, camera
+
+
+def cotangent(scene: garden.Garden) -> Any:
+    """(H, W, 4) weights of colour and opacity in the loss: standard normal."""
+    import jax.numpy as jnp
+
+    noise = np.random.default_rng(1).normal(size=(scene.height, scene.width, 4))
+    return jnp.asarray(noise, jnp.float32)
+
+
+def forward(scene: garden.Garden, backend: str) -> Run:
+    """Projection, SH and compositing."""
+    import jax
+
+    from lumefield.render import SplatOptions, rasterize_rgb
+
+    gaussians, camera = nouns(scene)
+    options: Any = SplatOptions(backend=backend)  # type: ignore[arg-type]
+
+    def image(gaussians: Any, camera: Any) -> Any:
+        return rasterize_rgb(**gaussians.activate(), camera=camera, options=options)
+
+    compiled = jax.jit(image)
+    return lambda: jax.block_until_ready(compiled(gaussians, camera))
+
+
+def full_step(scene: garden.Garden, backend: str) -> Run:
+    """Activation, projection, SH and compositing, forward and backward to every Gaussian parameter."""
+    import jax
+    import jax.numpy as jnp
+
+    from lumefield.render import SplatOptions, rasterize_rgb
+
+    gaussians, camera = nouns(scene)
+    options: Any = SplatOptions(backend=backend)  # type: ignore[arg-type]
+
+    def loss(gaussians: Any, camera: Any, g: Any) -> Any:
+        rgb, opacity = rasterize_rgb(**gaussians.activate(), camera=camera, options=options)
+        return jnp.sum(rgb * g[..., :3]) + jnp.sum(opacity * g[..., 3])
+
+    compiled, g = jax.jit(jax.grad(loss)), cotangent(scene)
+    return lambda: jax.block_until_ready(compiled(gaussians, camera, g))
+
+
+def step() -> Numbers:
+    """The full step: native, xla and, where its folder is there, the prototype."""
+    from benchmarks import prototype_leg
+
+    scene = garden.make(N, SIZE)
+    runs = {name: full_step(scene, name) for name in ("native", "xla")}
+    prototype = prototype_leg.full_step(scene, cotangent(scene))
+    if prototype:
+        runs["prototype"] = prototype
+    return interleaved(runs, ROUNDS)
+
+
+def tiles() -> Numbers:
+    """Row visits counted by a slow build, times of the normal one, and stages of a third."""
+    import jax
+
+    from benchmarks.suite import kernel_builds
+    from lumefield import native
+
+    scene = garden.make(N, SIZE)
+    inputs, _ = projected(scene)
+    out = kernel_builds.forward_shapes(scene, N)
+    assert native.load(), "the parent process has checked that there are native kernels"
+    compiled = jax.jit(lambda *a: native.call("CompositeForward", out, *a, n_threads=np.int64(1)))
+    time_ms = interleaved({"forward": lambda: jax.block_until_ready(compiled(*inputs))}, ROUNDS * 2)
+    rows, items = kernel_builds.visits(inputs, out)
+    lanes = {"avx512": 16, "avx2": 8}[native.status().isa]
+    return {
+        "forward_ms": time_ms["forward"],
+        "pixel_evaluations": float(rows * lanes),
+        "items": float(items),
+        **kernel_builds.stages(inputs, out, ROUNDS * 2),
+    }
+
+
+def threads() -> Numbers:
+    """The full step with one and with two kernel threads, wall time, in one process."""
+    scene = garden.make(N, SIZE)
+    runs: dict[str, Run] = {}
+    for n in (1, 2):
+        os.environ["LUMEFIELD_THREADS"] = str(n)  # read when the step is traced
+        runs[f"threads{n}"] = full_step(scene, "native")
+        runs[f"threads{n}"]()
+    return interleaved(runs, ROUNDS * 2, clock=time.perf_counter)
+
+
+def memory() -> Numbers:
+    """Bytes that the vjp of the rasterizer keeps beside its inputs, from the arrays it holds."""
+    import jax
+
+    from lumefield.render import SplatOptions, rasterize_rgb
+
+    scene = garden.make(N, SIZE)
+    gaussians, camera = nouns(scene)
+    inputs = gaussians.activate()
+    options = SplatOptions(backend="native")
+
+    def image(inputs: Any) -> Any:
+        return rasterize_rgb(**inputs, camera=camera, options=options)
+
+    _, pull = jax.vjp(image, inputs)
+    arrays = [x for x in jax.tree.leaves(pull) if isinstance(x, jax.Array)]
+    known = {x.unsafe_buffer_pointer() for x in jax.tree.leaves((inputs, camera))}
+    kept = {x.unsafe_buffer_pointer(): x.nbytes for x in arrays}
+    total = sum(size for pointer, size in kept.items() if pointer not in known)
+    _, seen = projected(scene)
+    pixels = scene.height * scene.width
+    return {
+        "kept_bytes": float(total),
+        "visible": float(seen),
+        "bytes_per_visible": (total - 20 * pixels) / seen,
+        "bytes_per_pixel_budget": 20.0,
+        "of_budget": total / (100 * seen + 20 * pixels),
+    }
+
+
+def projected(scene: garden.Garden) -> tuple[tuple[Any, ...], int]:
+    """Inputs of the compositing kernel, and the number of Gaussians that reach the image."""
+    import jax
+
+    from lumefield.render import project_gaussians
+
+    gaussians, camera = nouns(scene)
+    p = jax.jit(lambda g, c: project_gaussians(**g.activate(), camera=c))(gaussians, camera)
+    p = jax.block_until_ready(p)
+    on_image = garden.visible(*(np.asarray(x) for x in (p.opacities, p.xy, p.factor)), scene)
+    return (p.xy, p.factor, p.opacities, p.depth, p.rgb), int(on_image.sum())
+
+
+def photometric() -> Numbers:
+    """Value and gradient of the photometric loss, native and xla."""
+    import jax
+    import jax.numpy as jnp
+
+    from lumefield.render import photometric_loss
+
+    height, width = garden.SIZES[SIZE]
+    rng = np.random.default_rng(2)
+    image = jnp.asarray(rng.random((height, width, 3)), jnp.float32)
+    truth = jnp.asarray(rng.integers(0, 256, (height, width, 3)), jnp.uint8)
+    weight = jnp.full((1, 1), 255, jnp.uint8)
+
+    def run(backend: str) -> Run:
+        def loss(image: Any, truth: Any, weight: Any) -> Any:
+            return photometric_loss(image, truth, weight, backend=backend)
+
+        compiled = jax.jit(jax.value_and_grad(loss))
+        return lambda: jax.block_until_ready(compiled(image, truth, weight))
+
+    return interleaved({name: run(name) for name in ("native", "xla")}, ROUNDS)
+
+
+def projection() -> Numbers:
+    """Projection and SH, forward and forward + backward, native and xla."""
+    import jax
+    import jax.numpy as jnp
+
+    from lumefield.render import SplatOptions, project_gaussians
+
+    gaussians, camera = nouns(garden.make(N, SIZE))
+
+    def run(backend: str, backward: bool) -> Run:
+        options: Any = SplatOptions(backend=backend)  # type: ignore[arg-type]
+
+        def image(gaussians: Any) -> Any:
+            return project_gaussians(**gaussians.activate(), camera=camera, options=options)
+
+        def both(gaussians: Any) -> Any:
+            out, pull = jax.vjp(image, gaussians)
+            return pull(jax.tree.map(jnp.ones_like, out))
+
+        compiled = jax.jit(both if backward else image)
+        return lambda: jax.block_until_ready(compiled(gaussians))
+
+    kinds = [(name, way) for name in ("native", "xla") for way in (False, True)]
+    return interleaved({f"{b}_{'step' if w else 'fwd'}": run(b, w) for b, w in kinds}, ROUNDS)
+
+
+def table() -> Numbers:
+    """Native only: forward and full step over counts, image sizes and degrees."""
+    import dataclasses
+
+    out: Numbers = {}
+    for n in (20_000, 100_000, 500_000):
+        for size in garden.SIZES:
+            scene = garden.make(n, size)
+            runs = {"fwd": forward(scene, "native"), "step": full_step(scene, "native")}
+            rounds = 5 if n <= 100_000 else 3
+            times = interleaved(runs, rounds, warm=1)
+            out |= {f"{n // 1000}k.{size}.{way}": t for way, t in times.items()}
+    scene = garden.make(N, SIZE)
+    runs = {}
+    for degree in range(4):
+        cut = dataclasses.replace(scene, sh=scene.sh[:, : (degree + 1) ** 2].copy())
+        runs[f"sh{degree}.step"] = full_step(cut, "native")
+    return out | interleaved(runs, 5)
+
+
+RUNS: dict[str, Callable[[], Numbers]] = {
+    "step": step,
+    "tiles": tiles,
+    "threads": threads,
+    "memory": memory,
+    "photometric": photometric,
+    "projection": projection,
+    "table": table,
+}
+
+
+def main() -> None:
+    """Run one of ``RUNS`` and print its numbers as the last line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("name", choices=RUNS)
+    parser.add_argument("--pin", action="store_true", help="stay on one core, one kernel thread")
+    options = parser.parse_args()
+    if options.pin:
+        pin()
+        os.environ["LUMEFIELD_THREADS"] = "1"
+    sys.stdout.write(json.dumps(RUNS[options.name]()) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,42 @@
+"""Interleaved medians: every contender once a round, so that a busy moment hits all of them."""
+
+import os
+import statistics
+import time
+from collections.abc import Callable, Mapping
+
+Clock = Callable[[], float]
+
+
+def interleaved(
+    runs: Mapping[str, Callable[[], object]],
+    rounds: int,
+    *,
+    clock: Clock = time.process_time,
+    warm: int = 2,
+) -> dict[str, float]:
+    """Median time in milliseconds of each run.
+
+    Args:
+        runs: Name -> a call that waits for its result.
+        rounds: How often each is timed.
+        clock: ``time.process_time`` (CPU time of all threads: for one pinned thread) or
+            ``time.perf_counter`` (wall).
+        warm: Calls of each before the first round.
+    """
+    for _ in range(warm):
+        for run in runs.values():
+            run()
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(rounds):
+        for name, run in runs.items():
+            start = clock()
+            run()
+            times[name].append((clock() - start) * 1e3)
+    return {name: statistics.median(t) for name, t in times.items()}
+
+
+def pin() -> None:
+    """Keep this process on one core. Before jax is imported, so that XLA's pool has one thread."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})

@@ -1,0 +1,161 @@
+"""From the quality dial and the photos to the numbers of a training run, and what it will need."""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from lumefield.errors import InputError
+
+Quality = Literal["draft", "standard", "best"]
+
+MAX_SIDE = {"cpu": 512, "gpu": 1600}
+"""Longest side of the photos, in pixels, that ``--downscale`` aims at when it is not given."""
+_STEPS = {"draft": 3_000, "standard": 15_000, "best": 40_000}
+_PER_PIXEL = {"draft": 0.25, "standard": 0.45, "best": 1.0}
+_FLOATS = 3 + 4 + 3 + 1 + 48
+_COPIES = 9
+"""Copies of the Gaussians in memory at once: values, two moments, gradients, the scan's carry."""
+_BASE_MB = 650
+"""A Python process with jax, its compiler and the photo library."""
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """A stretch of steps at one size and one degree of the spherical harmonics."""
+
+    until: int
+    factor: int
+    """Photos are averaged down by this much more."""
+    degree: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run does; saved in ``config.json`` and read back to continue."""
+
+    steps: int
+    limit: int
+    """Most Gaussians."""
+    chunk: int
+    """Steps per jitted call."""
+    stages: tuple[StagePlan, ...]
+    refine_from: int
+    refine_until: int
+    refine_every: int
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain numbers."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, record: dict[str, Any]) -> "Plan":
+        """The inverse of ``to_json``."""
+        stages = tuple(StagePlan(**stage) for stage in record["stages"])
+        return cls(**{**record, "stages": stages})
+
+
+def make_plan(
+    quality: Quality,
+    *,
+    height: int,
+    width: int,
+    points: int,
+    steps: int | None,
+    max_gaussians: int | None,
+    cameras_per_step: int,
+) -> Plan:
+    """Everything that follows from the dial.
+
+    Half size and degree 0 for the first tenth, then half size, then full size with degrees 2 and 3:
+    coarse photos are cheap and keep early Gaussians from fitting noise.
+
+    Args:
+        quality: The dial.
+        height: Rows of the photos.
+        width: Columns.
+        points: Points to start from.
+        steps: Overrides the dial.
+        max_gaussians: Overrides the dial.
+        cameras_per_step: Photos per step, for the size of a chunk.
+
+    Raises:
+        InputError: If an override is not positive.
+    """
+    for name, value in (("steps", steps), ("max-gaussians", max_gaussians)):
+        if value is not None and value < 1:
+            raise InputError(f"--{name} {value}, expected at least 1")
+    steps = steps or _STEPS[quality]
+    limit = max_gaussians or max(20_000, min(3_000_000, int(_PER_PIXEL[quality] * height * width)))
+    limit = limit if max_gaussians else max(limit, points)
+    photo = height * width * 3 * cameras_per_step
+    chunk = max(5, min(50, int(64e6 / photo) // 5 * 5))
+
+    def whole(share: float) -> int:
+        return max(chunk, round(share * steps / chunk) * chunk)
+
+    small = 2 if min(height, width) >= 200 else 1
+    marks = [(whole(0.06), small, 0), (whole(0.15), small, 1), (whole(0.3), 1, 2), (steps, 1, 3)]
+    stages: list[StagePlan] = []
+    for until, factor, degree in marks:
+        if not stages or stages[-1].until < min(until, steps):
+            stages.append(StagePlan(min(until, steps), factor, degree))
+    stages[-1] = dataclasses.replace(stages[-1], until=steps)
+    every = max(chunk, round(100 / chunk) * chunk)
+    return Plan(
+        steps=steps,
+        limit=limit,
+        chunk=chunk,
+        stages=tuple(stages),
+        refine_from=min(500, whole(0.1)),
+        refine_until=int(0.85 * steps),
+        refine_every=every,
+    )
+
+
+def forecast_mb(plan: Plan, *, photos: int, height: int, width: int) -> int:
+    """Peak memory of the run in MB: Gaussians and moments, photos, one chunk, working space."""
+    gaussians = plan.limit * _FLOATS * 4 * _COPIES
+    pixels = height * width
+    stored = photos * pixels * 3 * (1 + 1 / 4)
+    chunk = plan.chunk * pixels * 3 * 2
+    working = pixels * 4 * 40 + plan.limit * 64 * 8
+    return round(_BASE_MB + (gaussians + stored + chunk + working) / 1e6)
+
+
+def check_memory(
+    plan: Plan, *, photos: int, height: int, width: int, available_mb: float | None
+) -> str:
+    """A line that says what the run needs.
+
+    Raises:
+        InputError: If that is more than there is, with values of the flags that would fit.
+    """
+    need = forecast_mb(plan, photos=photos, height=height, width=width)
+    line = f"memory: about {need:,} MB for {plan.limit:,} Gaussians and {photos} photos"
+    if available_mb is None:
+        return line.replace(",", " ")
+    line += f" of {available_mb:,.0f} MB free"
+    if need <= 0.9 * available_mb:
+        return line.replace(",", " ")
+    per = (need - forecast_mb(dataclasses.replace(plan, limit=0), photos=photos, height=height,
+                              width=width)) / plan.limit  # fmt: skip
+    fits = int((0.85 * available_mb - (need - per * plan.limit)) / per)
+    ways = [f"--max-gaussians {fits // 1000 * 1000}"] if fits >= 5_000 else []
+    ways.append(f"--downscale {max(2, math.ceil(math.sqrt(need / (0.5 * available_mb))))} or more")
+    raise InputError(
+        f"the run needs about {need} MB of memory and {available_mb:.0f} MB are free; "
+        f"use {' or '.join(ways)}"
+    )
+
+
+def available_mb() -> float | None:
+    """Memory that is free to use, in MB; None where the system does not tell."""
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return float(line.split()[1]) / 1024
+    except (OSError, ValueError, IndexError):
+        pass
+    return None

@@ -1,0 +1,122 @@
+"""Progress on the terminal: bars with ETA and the metric; plain lines where there is no terminal."""
+
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+
+class Say:
+    """Lines for the person who started the command."""
+
+    def __init__(self) -> None:
+        self.console = Console(soft_wrap=True, highlight=False)
+
+    def line(self, text: str) -> None:
+        """Print a line, unless it is empty."""
+        if text:
+            self.console.print(text, markup=False)
+
+    def note(self, text: str) -> None:
+        """Print something worth knowing, dimmed."""
+        if text:
+            self.console.print(f"  {text}", style="dim", markup=False)
+
+    def show(self, thing: Any) -> None:  # noqa: ANN401
+        """Print a table."""
+        self.console.print(thing)
+
+
+class CaptureBar:
+    """A bar per stage of the capture; it is the ``progress`` callback."""
+
+    def __init__(self) -> None:
+        self._bar = Progress(
+            TextColumn("{task.description:<12}"),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f} %"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            transient=True,
+        )
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+
+    def __call__(self, stage: str, share: float) -> None:
+        """Show that ``share`` in [0, 1] of ``stage`` is done."""
+        name = stage.split(" ")[0] if stage.split(" ")[-1][:1].isdigit() else stage
+        if name not in self._tasks:
+            self._tasks[name] = self._bar.add_task(stage, total=1.0)
+        self._bar.update(self._tasks[name], completed=share, description=stage)
+
+
+class TrainBar:
+    """Step, PSNR, Gaussians, steps per second, ETA."""
+
+    def __init__(self, steps: int, done: int) -> None:
+        self._bar = Progress(
+            TextColumn("train"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[psnr]:.2f} dB"),
+            TextColumn("{task.fields[gaussians]} Gaussians"),
+            TextColumn("{task.fields[rate]:.1f} it/s"),
+            TimeRemainingColumn(),
+        )
+        self._task = self._bar.add_task(
+            "train", total=steps, completed=done, psnr=0.0, gaussians=0, rate=0.0
+        )
+        self._done, self._first, self._plain = done, done, not self._bar.console.is_terminal
+        self._told = done
+
+    def __enter__(self) -> Self:
+        if not self._plain:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if not self._plain:
+            self._bar.stop()
+
+    def update(self, step: int, psnr: float, gaussians: int) -> None:
+        """Show where training is."""
+        task = self._bar.tasks[0]
+        elapsed = max(task.elapsed or 0.0, 1e-6)
+        rate = (step - self._first) / elapsed
+        self._bar.update(
+            self._task, completed=step, psnr=psnr, gaussians=f"{gaussians:,}", rate=rate
+        )
+        total = int(task.total or step)
+        if self._plain and (step - self._told >= max(1, total // 20) or step == total):
+            self._told = step
+            left = (total - step) / max(rate, 1e-6)
+            print(
+                f"step {step}/{total}  {psnr:.2f} dB  {gaussians:,} Gaussians  {rate:.1f} it/s  "
+                f"{left:.0f} s left",
+                flush=True,
+            )

@@ -1,0 +1,174 @@
+"""The RUN folder: opening it safely, its settings, its log. Layout: docs/conventions.md."""
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lumefield.errors import InputError, RunError
+
+if TYPE_CHECKING:
+    from lumefield.apps._train import Train
+
+FORMAT = 1
+"""Version of the folder's layout; a run made by a newer one is not touched."""
+_OURS = ("config.json", "metrics.json", "report.html", "scene.ply", "log.jsonl")
+_FOLDERS = ("checkpoints", "renders")
+
+
+class Run:
+    """A folder that holds, or will hold, one run."""
+
+    def __init__(self, folder: Path, config: dict[str, Any], *, fresh: bool) -> None:
+        self.folder = folder
+        self.config = config
+        """Content of ``config.json``; empty for a new run."""
+        self.fresh = fresh
+        """Whether earlier results are to be replaced once training starts."""
+
+    @classmethod
+    @contextlib.contextmanager
+    def open(cls, folder: Path, *, resume: bool, overwrite: bool) -> "Iterator[Run]":
+        """Check and lock the folder; nothing in it is changed yet, and it goes if it stays empty.
+
+        Raises:
+            InputError: If the folder is taken, or cannot be written.
+            RunError: If there is nothing to resume, or it was made by a newer version.
+        """
+        run = cls(folder, _config(folder, resume=resume, overwrite=overwrite), fresh=not resume)
+        made = _make(folder)
+        try:
+            with _lock(folder):
+                yield run
+        finally:
+            _remove_empty(folder, made)
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints."""
+        return self.folder / "checkpoints"
+
+    @property
+    def cache(self) -> Path:
+        """Folder of what was found out about the photos."""
+        return self.folder / "capture"
+
+    def stored(self, settings: "Train") -> "Train":
+        """The settings that this run was started with."""
+        from lumefield.apps._train import restored
+
+        return restored(settings, dict(self.config.get("settings", {})))
+
+    def begin(self, config: dict[str, Any]) -> None:
+        """Drop earlier results, if they are to be replaced, and write ``config.json``."""
+        from lumefield.apps._scene_io import write_json
+
+        if self.fresh:
+            for name in _OURS:
+                (self.folder / name).unlink(missing_ok=True)
+            for name in _FOLDERS:
+                shutil.rmtree(self.folder / name, ignore_errors=True)
+        self.config = {"format": FORMAT, **config}
+        write_json(self.folder / "config.json", self.config)
+
+    def log(self, line: dict[str, Any]) -> None:
+        """Add a line to ``log.jsonl``."""
+        with (self.folder / "log.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def cut_log(self, step: int) -> None:
+        """Forget what was logged after ``step``: a resumed run writes it again."""
+        from lumefield.codecs.formats import replacing
+
+        path = self.folder / "log.jsonl"
+        if not path.is_file():
+            return
+        kept: list[str] = []
+        for line in path.read_text("utf-8", errors="replace").splitlines():
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                if json.loads(line)["step"] <= step:
+                    kept.append(line)
+        with replacing(path) as file:
+            file.write("".join(f"{line}\n" for line in kept).encode())
+
+
+def _config(folder: Path, *, resume: bool, overwrite: bool) -> dict[str, Any]:
+    """Content of ``config.json`` when the folder may be used in the way asked for."""
+    from lumefield.apps._scene_io import read_json
+
+    path = folder / "config.json"
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"--out {folder}: is a file, expected a folder; choose another name")
+    has_run = path.is_file()
+    if resume and not has_run:
+        raise RunError(f"{folder}: holds no run to resume; leave --resume out to start one")
+    if not has_run:
+        others = [p.name for p in folder.iterdir()] if folder.is_dir() else []
+        others = [n for n in others if n not in ("capture", ".lock")]
+        if others:
+            raise InputError(
+                f"--out {folder}: holds other files ({others[0]}); choose an empty or new folder"
+            )
+        return {}
+    config = read_json(path)
+    made_by = config.get("format", FORMAT)
+    if not isinstance(made_by, int) or made_by > FORMAT:
+        raise RunError(
+            f"{folder}: made by a newer lumefield (run format {made_by}, this one knows {FORMAT}); "
+            "upgrade lumefield or choose another --out"
+        )
+    if not (resume or overwrite):
+        raise InputError(
+            f"--out {folder}: already holds a run; add --resume to continue it, --overwrite to "
+            "replace it, or choose another folder"
+        )
+    return config
+
+
+def _make(folder: Path) -> list[Path]:
+    """Make the folder and its parents; returns those that were not there, deepest first."""
+    missing = [p for p in (folder, *folder.parents) if not p.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".write-{os.getpid()}"
+        probe.write_bytes(b"\0" * 4096)
+        probe.unlink()
+    except OSError as error:
+        _remove_empty(folder, missing)
+        reason = (error.strerror or str(error)).lower()
+        raise InputError(
+            f"--out {folder}: cannot be written ({reason}); choose a folder with room that you own"
+        ) from None
+    return missing
+
+
+def _remove_empty(folder: Path, made: list[Path]) -> None:
+    for path in (folder / "capture", *made):
+        with contextlib.suppress(OSError):
+            if path != folder / "capture" or not any(path.iterdir()):
+                path.rmdir()
+
+
+@contextlib.contextmanager
+def _lock(folder: Path) -> Iterator[None]:
+    """Keep two processes from training into one folder (where the system has file locks)."""
+    try:
+        import fcntl
+    except ImportError:  # Windows: no lock
+        yield
+        return
+    path = folder / ".lock"
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InputError(
+                f"--out {folder}: another lumefield is training into it; wait or choose another"
+            ) from None
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)

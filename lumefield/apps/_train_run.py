@@ -1,0 +1,457 @@
+"""One training session: from the capture to the first step, the loop's callbacks, what comes out."""
+
+import dataclasses
+import json
+import resource
+import signal
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
+
+from lumefield import __version__, native, render
+from lumefield.apps import _plan, _splat
+from lumefield.apps._batches import Views, shuffled
+from lumefield.apps._capture import capture
+from lumefield.apps._capture_type import Capture
+from lumefield.apps._checkpoint import load_checkpoint, save_checkpoint
+from lumefield.apps._frame import WorldFrame
+from lumefield.apps._plan import Plan
+from lumefield.apps._progress import CaptureBar, Say, TrainBar
+from lumefield.apps._run import Run
+from lumefield.apps._train import Train
+from lumefield.errors import RunError
+from lumefield.fields import Gaussians, Stats
+from lumefield.fit import Chunk, Stage, TrainState, fit, restore, state_arrays
+
+_BACKGROUND = {"black": 0.0, "white": 1.0, "random": 0.0}
+_SAVE_STEPS = 200
+_WATCHED = 8
+"""Held-out views scored while training; all are scored at the end."""
+_WATCH_STEPS = 500
+
+
+@dataclass
+class Session:
+    """What the callbacks of one training share."""
+
+    settings: Train
+    run: Run
+    capture: Capture
+    plan: Plan
+    recipe: _splat.Recipe
+    frame: WorldFrame
+    state: TrainState
+    seconds: float
+    """Seconds of training so far, scoring left out."""
+    timings: dict[str, float]
+    say: Say
+    stopped: bool = False
+    saved_at: tuple[int, float, float] = (0, 0.0, 0.0)
+    """Step of the last checkpoint, when it was written, how long that took."""
+    watch: list[float] = field(default_factory=list[float])
+
+    @classmethod
+    def prepare(cls, settings: Train, run: Run) -> "Session":
+        """Everything up to the first step. Nothing of an earlier run is touched before it is sure."""
+        say = Say()
+        start = time.perf_counter()
+        photos = _photos(settings, run)
+        spent = {"capture": round(time.perf_counter() - start, 2)}
+        say.line(str(photos.source.get("summary", "")))
+        for note in photos.source.get("notes", []):
+            say.note(str(note))
+        plan = _chosen_plan(settings, run, photos)
+        say.line(
+            _plan.check_memory(
+                plan,
+                photos=len(photos.names),
+                height=photos.height,
+                width=photos.width,
+                available_mb=_plan.available_mb(),
+            )
+        )
+        recipe = _recipe(settings, plan, photos)
+        frame = WorldFrame.of_cameras(photos.world_from_cam)
+        state = _start(settings, photos, recipe, frame)
+        session = cls(
+            settings, run, photos, plan, recipe, frame, state, seconds=0.0, timings=spent, say=say
+        )
+        if settings.resume:
+            session._load()
+        run.begin(session._config())
+        session._write_cameras()
+        if settings.resume:
+            run.cut_log(int(session.state.step))
+        return session
+
+    def fit(self) -> None:
+        """Train until the last step, or until Ctrl-C."""
+        stages = tuple(self._stage(s) for s in self.plan.stages)
+        after = _splat.make_after_step(
+            self.recipe, height=self.capture.height, width=self.capture.width
+        )
+        previous = signal.signal(signal.SIGINT, self._on_interrupt)
+        try:
+            with TrainBar(self.plan.steps, int(self.state.step)) as bar:
+                self._bar, self._tick = bar, time.perf_counter()
+                fit(
+                    self.state,
+                    stages,
+                    _splat.optimizer(self.recipe, self.state.scene),
+                    chunk=self.plan.chunk,
+                    after_step=after,
+                    between=_splat.make_between(self.recipe),
+                    on_chunk=self._on_chunk,
+                )
+        finally:
+            signal.signal(signal.SIGINT, previous)
+            if int(self.state.step) != self.saved_at[0]:
+                self._save()
+
+    def finish(self) -> None:
+        """Write the scene, score the held-out views, write metrics and report."""
+        from lumefield.apps._evaluate import save_renders, score_table, score_views
+        from lumefield.apps._report import write_report
+        from lumefield.apps._scene_io import write_json
+        from lumefield.codecs.formats import save_splats
+
+        step = int(self.state.step)
+        splats = self.scene()
+        save_splats(splats, self.run.folder / "scene.ply")
+        if self.stopped:
+            self.say.line(
+                f"stopped after {step} of {self.plan.steps} steps; {self.run.folder / 'scene.ply'} "
+                "is the scene so far, --resume continues it"
+            )
+            return
+        start = time.perf_counter()
+        names = [self.capture.names[i] for i in self.capture.held_out]
+        metrics: dict[str, Any] = {"method": self.settings.method, "steps": step}
+        if names:
+            pictures, truths = self._held_out(tuple(self.capture.held_out))
+            save_renders(self.run.folder, names, pictures, truths)
+            scores = score_views(pictures, truths, names)
+            metrics |= scores
+            self.say.show(score_table(scores))
+        self.timings["evaluation"] = round(time.perf_counter() - start, 2)
+        metrics |= {
+            "seconds": round(self.seconds, 2),
+            "num_gaussians": len(splats.means),
+            "peak_rss_mb": peak_rss_mb(),
+            "backend": f"{jax.default_backend()}/{'native' if native.load() else 'xla'}",
+            "versions": versions(),
+            "timings": {**self.timings, "training": round(self.seconds, 2)},
+        }
+        write_json(self.run.folder / "metrics.json", metrics)
+        report = write_report(self.run.folder)
+        score = f"PSNR {metrics['psnr']:.2f} dB, SSIM {metrics['ssim']:.3f}, " if names else ""
+        self.say.line(
+            f"{score}{len(splats.means):,} Gaussians, {self.seconds:.0f} s, "
+            f"{metrics['peak_rss_mb']:.0f} MB\nreport {report}\nscene  "
+            f"{self.run.folder / 'scene.ply'}"
+        )
+
+    def scene(self) -> Any:  # noqa: ANN401
+        """The Gaussians as a file holds them: alive ones only, in the user's world frame."""
+        from lumefield.codecs.formats import Splats
+
+        g = _splat.bake(self.state.scene)
+        alive = np.asarray(g.alive())
+        leaf = {f.name: np.asarray(getattr(g, f.name))[alive] for f in dataclasses.fields(g)}
+        quats = leaf["quats_wxyz"]
+        return Splats(
+            means=self.frame.outward_points(leaf["means"].astype(np.float64)).astype(np.float32),
+            quats_wxyz=quats / np.linalg.norm(quats, axis=1, keepdims=True).clip(1e-12),
+            log_scales=leaf["log_scales"] + np.float32(np.log(self.frame.scale)),
+            logit_opacities=leaf["logit_opacities"],
+            sh=leaf["sh"],
+            antialiased=self.recipe.antialiased,
+        )
+
+    # -- callbacks ---------------------------------------------------------------------------
+
+    def _on_chunk(self, state: TrainState, chunk: Chunk) -> bool:
+        self.state = state
+        self.seconds += time.perf_counter() - self._tick
+        psnr = float(np.mean(chunk.metrics["psnr"]))
+        line = {
+            "step": chunk.step,
+            "loss": round(float(np.mean(chunk.metrics["loss"])), 6),
+            "psnr": round(psnr, 3),
+            "gaussians": int(state.aux.used),
+            "seconds": round(self.seconds, 2),
+        }
+        last = chunk.step == self.plan.steps
+        if self.capture.held_out and (chunk.step % _WATCH_STEPS == 0 or last):
+            line["held_out_psnr"] = round(self._watched_psnr(), 3)
+        self.run.log(line)
+        self._bar.update(chunk.step, psnr, int(state.aux.used))
+        step, at, took = self.saved_at
+        due = chunk.step - step >= _SAVE_STEPS and time.perf_counter() - at >= 20 * took
+        if due or last:
+            self._save()
+        self._tick = time.perf_counter()
+        return not self.stopped
+
+    def _on_interrupt(self, number: int, frame: FrameType | None) -> None:
+        del number, frame
+        if self.stopped:
+            raise KeyboardInterrupt
+        self.stopped = True
+        sys.stderr.write("\nstopping after this chunk; press Ctrl-C again to stop at once\n")
+
+    def _save(self) -> None:
+        start = time.perf_counter()
+        step = int(self.state.step)
+        facts = {"seconds": self.seconds}
+        save_checkpoint(self.run.checkpoints, step, state_arrays(self.state), facts)
+        now = time.perf_counter()
+        self.saved_at = (step, now, now - start)
+
+    def _load(self) -> None:
+        found = load_checkpoint(self.run.checkpoints)
+        if found is None:
+            self.say.note("the run has no checkpoint yet: starting from the beginning")
+            return
+        for bad in found.skipped:
+            self.say.note(f"damaged checkpoint left out: {bad}")
+        if found.step > self.plan.steps:
+            raise RunError(
+                f"{self.run.folder}: has {found.step} steps, more than --steps {self.plan.steps}; "
+                "ask for more steps or leave --steps out"
+            )
+        self.state = restore(self.state, found.arrays)
+        self.seconds = float(found.facts.get("seconds", 0.0))
+        self.saved_at = (found.step, time.perf_counter(), 0.0)
+        self.say.line(f"resuming at step {found.step} of {self.plan.steps}")
+
+    # -- views -------------------------------------------------------------------------------
+
+    def _stage(self, stage: _plan.StagePlan) -> Stage:
+        train = self.capture.train
+        views = Views.of(self.capture, self.frame, train, stage.factor)
+        cameras, seed = self.settings.cameras_per_step, self.settings.seed
+
+        def batches(first: int, count: int) -> Any:  # noqa: ANN401
+            index = shuffled(seed, len(train), first * cameras, count * cameras)
+            return views.batch(index.reshape(count, cameras))
+
+        loss = _splat.make_loss(
+            self.recipe, height=views.height, width=views.width, degree=stage.degree
+        )
+        return Stage(stage.until, loss, batches)
+
+    def _watched_psnr(self) -> float:
+        every = max(1, len(self.capture.held_out) // _WATCHED)
+        pictures, truths = self._held_out(tuple(self.capture.held_out)[::every][:_WATCHED])
+        errors = [
+            np.mean((a.astype(np.float32) - b) ** 2) / 255**2
+            for a, b in zip(pictures, truths, strict=True)
+        ]
+        return float(np.mean([-10 * np.log10(max(e, 1e-10)) for e in errors]))
+
+    def _held_out(
+        self, which: tuple[int, ...]
+    ) -> tuple[list[NDArray[np.uint8]], list[NDArray[np.uint8]]]:
+        """Drawn views and their photos, 8 bits, at each photo's own size; weight 0 is black in both."""
+        from lumefield.apps._scene_io import to_bytes
+
+        views = Views.of(self.capture, self.frame, which)
+        g = _splat.bake(self.state.scene)
+        level = _BACKGROUND[self.recipe.background]
+        pictures: list[NDArray[np.uint8]] = []
+        truths: list[NDArray[np.uint8]] = []
+        for k, i in enumerate(which):
+            rgb = _draw(
+                g, views.world_from_cam[k], views.focal[k], views.centre[k], jnp.float32(level),
+                height=views.height, width=views.width, antialiased=self.recipe.antialiased,
+            )  # fmt: skip
+            width, height = self.capture.sizes[i]
+            weight = views.weight[k] > 127
+            truth = views.image[k]
+            if self.recipe.carve and level:
+                truth = truth + ((255 - views.alpha[k]) * level).astype(np.uint8)[..., None]
+            keep = np.broadcast_to(weight[..., None], truth.shape)
+            pictures.append(np.where(keep, to_bytes(np.asarray(rgb)), 0)[:height, :width])
+            truths.append(np.where(keep, truth, 0)[:height, :width])
+        return pictures, truths
+
+    def _config(self) -> dict[str, Any]:
+        level = _BACKGROUND[self.recipe.background]
+        settings = {
+            k: str(v.resolve()) if isinstance(v, Path) else v
+            for k, v in dataclasses.asdict(self.settings).items()
+            if k not in ("out", "resume", "overwrite", "threads")
+        }
+        return {
+            "settings": settings,
+            "plan": self.plan.to_json(),
+            "recipe": dataclasses.asdict(self.recipe),
+            "frame": dataclasses.asdict(self.frame),
+            "background": [level] * 3,
+            "versions": versions(),
+        }
+
+    def _write_cameras(self) -> None:
+        from lumefield.apps._scene_io import write_json
+
+        held = set(self.capture.held_out)
+        cameras = [
+            {
+                "name": name,
+                "world_from_cam": self.capture.world_from_cam[i].tolist(),
+                "focal": self.capture.focal[i].tolist(),
+                "centre": self.capture.centre[i].tolist(),
+                "width": int(self.capture.sizes[i][0]),
+                "height": int(self.capture.sizes[i][1]),
+                "held_out": i in held,
+            }
+            for i, name in enumerate(self.capture.names)
+        ]
+        source = json.loads(json.dumps(self.capture.source, default=str))
+        record = {"world": "the input's own", "source": source, "cameras": cameras}
+        write_json(self.run.cache / "cameras.json", record)
+
+
+def _photos(settings: Train, run: Run) -> Capture:
+    with CaptureBar() as bar:
+        return capture(
+            settings.input,
+            cache=run.cache,
+            downscale=settings.downscale,
+            max_side=_plan.MAX_SIDE["cpu" if jax.default_backend() == "cpu" else "gpu"],
+            mask_mode=settings.mask_mode,
+            progress=bar,
+            threads=settings.threads,
+        )
+
+
+def _chosen_plan(settings: Train, run: Run, photos: Capture) -> Plan:
+    old = run.config.get("plan")
+    if settings.resume and old and settings.steps in (None, old["steps"]):
+        return Plan.from_json(old)
+    plan = _plan.make_plan(
+        settings.quality,
+        height=photos.height,
+        width=photos.width,
+        points=len(photos.points),
+        steps=settings.steps,
+        max_gaussians=settings.max_gaussians,
+        cameras_per_step=settings.cameras_per_step,
+    )
+    # The capacity is the shape of the checkpoint: a longer run keeps it.
+    return dataclasses.replace(plan, limit=old["limit"]) if settings.resume and old else plan
+
+
+def _recipe(settings: Train, plan: Plan, photos: Capture) -> _splat.Recipe:
+    return _splat.Recipe(
+        steps=plan.steps,
+        limit=plan.limit,
+        densify=settings.densify,
+        antialiased=settings.antialiased,
+        background=settings.background,
+        carve=photos.alphas.shape[1:] != (1, 1),
+        refine_from=plan.refine_from,
+        refine_until=plan.refine_until,
+        refine_every=plan.refine_every,
+    )
+
+
+def _start(
+    settings: Train, photos: Capture, recipe: _splat.Recipe, frame: WorldFrame
+) -> TrainState:
+    """The state before the first step: Gaussians on the points, or at random in front of cameras."""
+    key = jax.random.key(settings.seed)
+    points, colours = frame.inward_points(photos.points), photos.colours / 255
+    if len(points) < 100:
+        points, colours = _random_points(photos, frame, settings.seed)
+    if len(points) > recipe.limit:
+        some = np.random.default_rng(settings.seed).permutation(len(points))[: recipe.limit]
+        points, colours = points[some], colours[some]
+    g = Gaussians.from_points(points, colours, key=key)
+    used, n = g.count, len(photos.train)
+    scene = _splat.SplatScene(
+        gaussians=g.padded(recipe.limit),
+        exposure=jnp.zeros((n if settings.exposure else 0, 3, 2)),
+        pose=jnp.zeros((n if settings.refine_poses else 0, 6)),
+        probe=jnp.zeros((recipe.limit if recipe.densify == "adc" else 0, 2)),
+    )
+    stats = Stats.start(used, recipe.limit)
+    return TrainState.start(scene, _splat.optimizer(recipe, scene), key, stats)
+
+
+def _random_points(
+    photos: Capture, frame: WorldFrame, seed: int, count: int = 5_000
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Points where the cameras look: in a ball around the point nearest to all their axes."""
+    poses = frame.inward(photos.world_from_cam)
+    eye, axis = poses[:, :, 3], poses[:, :, 2]
+    across = np.eye(3) - axis[:, :, None] * axis[:, None, :]
+    target = np.linalg.lstsq(across.sum(0), (across @ eye[..., None]).sum(0)[:, 0], rcond=None)[0]
+    ahead = np.sum((target - eye) * axis, 1)
+    if np.median(ahead) <= 0.1:  # parallel or outward cameras: a shell around them
+        target = (eye + axis).mean(0)
+    radius = max(1e-2, 0.6 * float(np.median(np.linalg.norm(eye - target, axis=1))))
+    rng = np.random.default_rng(seed)
+    ball = rng.normal(size=(count, 3))
+    ball *= (rng.uniform(size=count) ** (1 / 3) / np.linalg.norm(ball, axis=1))[:, None]
+    return target + radius * ball, np.full((count, 3), 0.5)
+
+
+def _draw(
+    g: Gaussians,
+    pose: Any,  # noqa: ANN401
+    focal: Any,  # noqa: ANN401
+    centre: Any,  # noqa: ANN401
+    level: Any,  # noqa: ANN401
+    *,
+    height: int,
+    width: int,
+    antialiased: bool,
+) -> Any:  # noqa: ANN401
+    return _drawn(g, pose, focal, centre, level, (height, width, antialiased))
+
+
+def _drawn_now(g: Gaussians, pose: Any, focal: Any, centre: Any, level: Any, static: Any) -> Any:  # noqa: ANN401
+    height, width, antialiased = static
+    camera = render.Cameras(
+        world_from_cam=pose, focal=focal, centre=centre, height=height, width=width
+    )
+    options = render.SplatOptions(antialiased=antialiased)
+    background = jnp.full((3,), level)
+    return render.rasterize_rgb(
+        **g.activate(), camera=camera, background=background, options=options
+    )[0]
+
+
+_drawn = jax.jit(_drawn_now, static_argnums=5)
+
+
+def peak_rss_mb() -> float:
+    """Peak resident memory of this process, MB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (1e6 if sys.platform == "darwin" else 1e3), 1)
+
+
+def versions() -> dict[str, str]:
+    """What produced the run."""
+    from importlib import metadata
+    from platform import python_version
+
+    names = ("jax", "jaxlib", "flax", "optax", "numpy", "pycolmap")
+    return {
+        "lumefield": __version__,
+        "python": python_version(),
+        **{name: metadata.version(name) for name in names},
+    }
+
+
+
