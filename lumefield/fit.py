@@ -1,8 +1,9 @@
 """The only training loop: state, step, scan, chunks, resume.
 
-Letters: a *step* is one optimizer update; a *chunk* is a number of steps run by one jitted ``lax.scan``; a *stage* is a
-stretch of steps that share one loss (and so one compiled function). Everything a step depends on is in
-:class:`TrainState` and the step number: the same state continues exactly, whoever loaded it.
+Letters: a *step* is one optimizer update; a *chunk* is a number of steps run by one jitted
+``lax.scan``; a *stage* is a stretch of steps that share one loss (and so one compiled function).
+Everything a step depends on is in :class:`TrainState` and the step number: the same state continues
+exactly, whoever loaded it.
 """
 
 import dataclasses
@@ -20,11 +21,17 @@ from jaxtyping import Array, PRNGKeyArray
 from lumefield.errors import RunError
 
 Loss = Callable[[Any, Any, Any, PRNGKeyArray, Array], tuple[Array, tuple[Any, dict[str, Array]]]]
-"""(scene, aux, batch, key, step) -> (value, (aux, metrics)); the scalar value is differentiated by the scene."""
+"""(scene, aux, batch, key, step) -> (value, (aux, metrics)).
+
+The scalar value is differentiated by the scene."""
 AfterStep = Callable[[Any, Any, Any, PRNGKeyArray, Array], tuple[Any, Any]]
-"""(scene, aux, grads, key, step) -> (scene, aux): what an optimizer does not do: noise, statistics."""
+"""(scene, aux, grads, key, step) -> (scene, aux).
+
+What an optimizer does not do: noise, statistics."""
 Batches = Callable[[int, int], Any]
-"""(first step, count) -> a pytree whose leaves have ``count`` as leading axis; a function of the step alone."""
+"""(first step, count) -> a pytree whose leaves have ``count`` as leading axis.
+
+A function of the step alone, so that a resumed run sees the same batches."""
 
 
 @typing.no_type_check
@@ -45,7 +52,11 @@ class TrainState:
 
     @classmethod
     def start(
-        cls, scene: Any, tx: optax.GradientTransformation, key: PRNGKeyArray, aux: Any = ()
+        cls,
+        scene: Any,  # noqa: ANN401
+        tx: optax.GradientTransformation,
+        key: PRNGKeyArray,
+        aux: Any = (),  # noqa: ANN401
     ) -> "TrainState":
         """The state before the first step."""
         return cls(scene=scene, opt=tx.init(scene), aux=aux, key=key, step=jnp.zeros((), jnp.int32))
@@ -87,16 +98,19 @@ def fit(
         state: Where to start; a loaded state continues exactly.
         stages: In order; those that end before ``state.step`` are skipped.
         tx: The optimizer.
-        chunk: Steps per jitted call. Part of the result's definition only in that ``between`` runs after each.
+        chunk: Steps per jitted call. Part of the result's definition only in that ``between`` runs
+            after each.
         after_step: Applied to the scene after each update, inside the jit.
-        between: Applied to the state after each chunk, such as densification. It decides by ``state.step``.
+        between: Applied to the state after each chunk, such as densification. It decides by
+            ``state.step``.
         on_chunk: Told of every chunk; returning False stops.
 
     Returns:
-        The last state. All of its numbers are finite.
+        The last state. All numbers of its scene are finite.
 
     Raises:
-        RunError: If the loss is not finite; the message names the step. ``on_chunk`` saw the last good state.
+        RunError: If the loss, or the scene after a chunk, is not finite; the message names the
+            step. ``on_chunk`` saw the last good state.
     """
     for stage in stages:
         if int(state.step) >= stage.until:
@@ -104,23 +118,29 @@ def fit(
         run = _runner(stage.loss, tx, after_step)
         while (first := int(state.step)) < stage.until:
             count = min(chunk, stage.until - first)
-            new, metrics = run(state, stage.batches(first, count))
+            new, metrics, finite = run(state, stage.batches(first, count))
             host = {name: np.asarray(value) for name, value in metrics.items()}
-            bad = np.flatnonzero(~np.isfinite(host["loss"]))
-            if bad.size:
-                raise RunError(
-                    f"the loss is not a finite number at step {first + int(bad[0]) + 1}; the last good state is at "
-                    f"step {first}: resume from it with another seed, and please report this"
-                )
+            _check_finite(host["loss"], bool(finite), first)
             state = between(new) if between else new
             if on_chunk and not on_chunk(state, Chunk(int(state.step), host)):
                 return state
     return state
 
 
+def _check_finite(losses: np.ndarray, scene_is_finite: bool, first: int) -> None:
+    bad = np.flatnonzero(~np.isfinite(losses))
+    if not bad.size and scene_is_finite:
+        return
+    what, at = ("loss", int(bad[0]) + 1) if bad.size else ("scene", len(losses))
+    raise RunError(
+        f"the {what} is not a finite number at step {first + at}; the last good state is at "
+        f"step {first}: resume from it with another seed, and please report this"
+    )
+
+
 def _runner(
     loss: Loss, tx: optax.GradientTransformation, after_step: AfterStep | None
-) -> Callable[[TrainState, Any], tuple[TrainState, dict[str, Array]]]:
+) -> Callable[[TrainState, Any], tuple[TrainState, dict[str, Array], Array]]:
     def step(state: TrainState, batch: Any) -> tuple[TrainState, dict[str, Array]]:  # noqa: ANN401
         key = jax.random.fold_in(state.key, state.step)
         for_loss, for_noise = jax.random.split(key)
@@ -135,8 +155,13 @@ def _runner(
         return new, {**metrics, "loss": value}
 
     @jax.jit
-    def run(state: TrainState, stack: Any) -> tuple[TrainState, dict[str, Array]]:  # noqa: ANN401
-        return jax.lax.scan(step, state, stack)
+    def run(
+        state: TrainState,
+        stack: Any,  # noqa: ANN401
+    ) -> tuple[TrainState, dict[str, Array], Array]:
+        new, metrics = jax.lax.scan(step, state, stack)
+        finite = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(new.scene)]
+        return new, metrics, jnp.stack(finite).all() if finite else jnp.array(True)
 
     return run
 
@@ -167,10 +192,13 @@ def restore(like: TrainState, arrays: Mapping[str, np.ndarray]) -> TrainState:
         if raw.shape != value.shape or raw.dtype != value.dtype:
             raise RunError(
                 f"the checkpoint does not fit this run: {name} is {value.dtype}{value.shape}, "
-                f"expected {raw.dtype}{raw.shape}; resume with the settings the run was started with"
+                f"expected {raw.dtype}{raw.shape}; "
+                "resume with the settings the run was started with"
             )
         array = jnp.asarray(value)
-        out.append(jax.random.wrap_key_data(array) if raw is not leaf else array)
+        if raw is not leaf:
+            array = jax.random.wrap_key_data(array, impl=jax.random.key_impl(leaf))
+        out.append(array)
     return jax.tree_util.tree_unflatten(tree, out)
 
 
@@ -189,20 +217,25 @@ def scaled_adam(
     """Adam (Kingma and Ba, 2015, Algorithm 1) with its own learning rate per leaf and step.
 
     Args:
-        rates: Step -> pytree like the scene whose leaves broadcast against its leaves. It may be a prefix.
+        rates: Step -> pytree like the scene whose leaves broadcast against its leaves. It may be a
+            prefix: a leaf of it counts for all that the scene has below it.
         b1: Decay of the first moment.
         b2: Decay of the second moment.
         eps: Added to the root of the second moment.
     """
-
     adam = optax.scale_by_adam(b1=b1, b2=b2, eps=eps)
 
-    def update_all(grads: Any, state: Any, params: Any = None) -> tuple[Any, Any]:  # noqa: ANN401
-        scaled, new = adam.update(grads, state, params)
-        out = jax.tree.map(lambda u, r: -r * u, scaled, rates(state.count))
-        return out, new
+    def below(rate: Any, scaled: Any) -> Any:  # noqa: ANN401
+        def times(leaf: Array) -> Array:
+            return -rate * leaf
 
-    return optax.GradientTransformation(adam.init, update_all)
+        return jax.tree.map(times, scaled)
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:  # noqa: ANN401
+        scaled, new = adam.update(updates, state, params)
+        return jax.tree.map(below, rates(state.count), scaled), new
+
+    return optax.GradientTransformation(adam.init, update)
 
 
 def forget(opt: Any, scene: Any, rows: Any) -> Any:  # noqa: ANN401
@@ -211,15 +244,35 @@ def forget(opt: Any, scene: Any, rows: Any) -> Any:  # noqa: ANN401
     Args:
         opt: Optimizer state whose moment leaves mirror the scene.
         scene: The scene the moments belong to.
-        rows: Pytree like ``scene``: boolean arrays over the leading axis of each leaf, or None to keep a leaf.
+        rows: Pytree like ``scene``, or a prefix of it: boolean arrays over the leading axis of each
+            leaf, or None to keep what the scene has there.
     """
-    shape = jax.tree.structure(scene)
+    wanted = _outline(scene)
 
-    def clear(moments: Any) -> Any:  # noqa: ANN401
-        if jax.tree.structure(moments) != shape:
-            return moments
-        return jax.tree.map(
-            lambda m, r: jnp.where(r.reshape(-1, *[1] * (m.ndim - 1)), 0.0, m), moments, rows
-        )
+    def mirrors(tree: Any) -> bool:  # noqa: ANN401
+        return _outline(tree) == wanted
 
-    return jax.tree.map(clear, opt, is_leaf=lambda x: jax.tree.structure(x) == shape)
+    def clear(tree: Any) -> Any:  # noqa: ANN401
+        return jax.tree.map(_cleared, rows, tree, is_leaf=_is_none) if mirrors(tree) else tree
+
+    return jax.tree.map(clear, opt, is_leaf=mirrors)
+
+
+def _is_none(x: Any) -> bool:  # noqa: ANN401
+    return x is None
+
+
+def _outline(tree: Any) -> tuple[Any, list[tuple[int, ...]]]:  # noqa: ANN401
+    leaves, structure = jax.tree.flatten(tree)
+    return structure, [np.shape(leaf) for leaf in leaves]
+
+
+def _cleared(rows: Array | None, moments: Any) -> Any:  # noqa: ANN401
+    if rows is None:
+        return moments
+
+    def zeroed(leaf: Array) -> Array:
+        gone = rows.reshape(rows.shape + (1,) * (leaf.ndim - rows.ndim))
+        return jnp.where(gone, jnp.zeros((), leaf.dtype), leaf)
+
+    return jax.tree.map(zeroed, moments)

@@ -65,9 +65,7 @@ def _forward(
 
     library = ctypes.CDLL(str(native.build(extra=(f"-D{define}",))))
     name = f"lumefield_{define}_CompositeForward"
-    jax.ffi.register_ffi_target(
-        name, jax.ffi.pycapsule(library.CompositeForward), platform="cpu"
-    )
+    jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(library.CompositeForward), platform="cpu")
     compiled = jax.jit(lambda *a: jax.ffi.ffi_call(name, out)(*a, n_threads=np.int64(1)))
     return lambda: jax.block_until_ready(compiled(*inputs)), library
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 ROOT = Path(__file__).parents[2]
-TIME_UNITS = ("s", "ms", "us")
+TIME_UNITS = ("s", "ms", "us", "G/s")
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Metric:
     """``room.workload.what``, for example ``render.gauss100k.540p.step_ms``."""
     value: float
     unit: str
-    """``s``, ``ms`` and ``us`` are times of this machine; all others hold on any machine."""
+    """``s``, ``ms``, ``us`` and ``G/s`` are speeds of this machine; all others hold on any machine."""
     direction: Literal["higher", "lower", "equal"]
     """Which way is better; ``equal`` means that either way is a regression."""
     rel_tol: float

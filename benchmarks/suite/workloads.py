@@ -1,10 +1,11 @@
 """The workloads, one function each: no argument, a list of metrics back.
 
-jax and the rooms are imported inside the functions, so that one workload can be run alone.
+Those that need jax run it in a process of their own: it sizes its thread pool once.
 """
 
 from collections.abc import Callable
 
+from benchmarks.suite import workloads_kernels as kernels
 from benchmarks.suite.metrics import Metric, cpu_seconds
 
 _CLI = ("-m", "lumefield.apps")
@@ -26,5 +27,12 @@ def command_line() -> list[Metric]:
 
 WORKLOADS: dict[str, Callable[[], list[Metric]]] = {
     "cli": command_line,
+    "splat_step": kernels.splat_step,
+    "splat_tiles": kernels.splat_tiles,
+    "splat_threads": kernels.splat_threads,
+    "splat_memory": kernels.splat_memory,
+    "splat_table": kernels.splat_table,
+    "projection": kernels.projection,
+    "photometric": kernels.photometric,
 }
 """Word of ``python -m benchmarks.suite WORD`` -> workload."""

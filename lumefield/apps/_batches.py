@@ -13,7 +13,7 @@ from lumefield.apps._frame import WorldFrame
 class Batch(NamedTuple):
     """Photos of one step (leading axis: cameras per step; stacked once more by ``fit``)."""
 
-    index: NDArray[np.int32]
+    index: NDArray[np.int32]  # pyright: ignore[reportIncompatibleMethodOverride]
     """Position among the training photos."""
     image: NDArray[np.uint8]
     weight: NDArray[np.uint8]
@@ -79,7 +79,7 @@ class Views:
 
 
 def shuffled(seed: int, n: int, first: int, count: int) -> NDArray[np.int64]:
-    """Items ``first ... first + count - 1`` of an endless sequence of shuffled epochs of 0 ... n - 1."""
+    """Items ``first ... first + count - 1`` of endless shuffled epochs of 0 ... n - 1."""
     out = np.empty(count, np.int64)
     done = 0
     while done < count:

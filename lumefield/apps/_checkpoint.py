@@ -29,9 +29,10 @@ class Checkpoint(NamedTuple):
 def save_checkpoint(
     folder: Path, step: int, arrays: dict[str, NDArray[Any]], facts: dict[str, Any]
 ) -> Path:
-    """Write ``step-N.safetensors`` and its seal ``step-N.json``, then drop older ones.
+    """Write ``step-N.safetensors`` and its seal ``step-N.json``, then drop all but the last two.
 
-    The seal (size and SHA-256) is written last: a file without a valid seal does not count.
+    The seal (size and SHA-256) is written last: a file without a seal does not count. Checkpoints
+    of later steps are dropped too: a run that writes step N went on from an earlier one.
 
     Raises:
         InputError: If the folder cannot be written.
@@ -40,7 +41,8 @@ def save_checkpoint(
 
     from lumefield.codecs.formats import replacing
 
-    data = save({name: np.ascontiguousarray(value) for name, value in arrays.items()})
+    # Not np.ascontiguousarray: it makes (1,) of ().
+    data = save({name: np.asarray(value, order="C") for name, value in arrays.items()})
     path = folder / f"step-{step:08d}.safetensors"
     seal = {
         "step": step,
@@ -52,14 +54,18 @@ def save_checkpoint(
         file.write(data)
     with replacing(path.with_suffix(".json")) as file:
         file.write(json.dumps(seal).encode())
-    for old in _newest_first(folder)[KEPT:]:
-        old.with_suffix(".json").unlink(missing_ok=True)
-        old.unlink(missing_ok=True)
+    kept = [path, *(p for p in _newest_first(folder) if p.name < path.name)][:KEPT]
+    for old in folder.glob("step-*.safetensors"):
+        if old not in kept:
+            old.with_suffix(".json").unlink(missing_ok=True)
+            old.unlink(missing_ok=True)
     return path
 
 
 def load_checkpoint(folder: Path) -> Checkpoint | None:
     """The newest checkpoint that is whole; None when there is none at all.
+
+    What was killed before its seal was written is no checkpoint.
 
     Raises:
         RunError: If there are checkpoints and every one is damaged.
@@ -91,4 +97,5 @@ def _load(path: Path, skipped: tuple[str, ...]) -> Checkpoint:
 
 
 def _newest_first(folder: Path) -> list[Path]:
-    return sorted(folder.glob("step-*.safetensors"), reverse=True)
+    sealed = (p for p in folder.glob("step-*.safetensors") if p.with_suffix(".json").exists())
+    return sorted(sealed, reverse=True)

@@ -19,9 +19,9 @@ class WorldFrame:
     def of_cameras(cls, world_from_cam: NDArray[np.float64]) -> "WorldFrame":
         """Cameras around the origin, the farthest at distance 1 (3DGS' scene extent)."""
         centres = world_from_cam[:, :, 3]
-        offset = centres.mean(0)
-        radius = float(np.linalg.norm(centres - offset, axis=1).max())
-        return cls(scale=radius if radius > 0 else 1.0, offset=(*map(float, offset),))
+        x, y, z = map(float, centres.mean(0))
+        radius = float(np.linalg.norm(centres - [x, y, z], axis=1).max())
+        return cls(scale=radius if radius > 0 else 1.0, offset=(x, y, z))
 
     def inward(self, world_from_cam: NDArray[np.float64]) -> NDArray[np.float64]:
         """Poses (n, 3, 4) in the training frame."""

@@ -52,8 +52,9 @@ class Plan:
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> "Plan":
         """The inverse of ``to_json``."""
-        stages = tuple(StagePlan(**stage) for stage in record["stages"])
-        return cls(**{**record, "stages": stages})
+        fields: dict[str, Any] = dict(record)
+        fields["stages"] = tuple(StagePlan(**stage) for stage in record["stages"])
+        return cls(**fields)
 
 
 def make_plan(
@@ -90,7 +91,8 @@ def make_plan(
     limit = max_gaussians or max(20_000, min(3_000_000, int(_PER_PIXEL[quality] * height * width)))
     limit = limit if max_gaussians else max(limit, points)
     photo = height * width * 3 * cameras_per_step
-    chunk = max(5, min(50, int(64e6 / photo) // 5 * 5))
+    # Divisors of 100, so that refinement and opacity resets fall on whole hundreds.
+    chunk = max(c for c in (5, 10, 20, 25, 50) if c == 5 or c * photo <= 64e6)
 
     def whole(share: float) -> int:
         return max(chunk, round(share * steps / chunk) * chunk)
@@ -139,11 +141,13 @@ def check_memory(
     line += f" of {available_mb:,.0f} MB free"
     if need <= 0.9 * available_mb:
         return line.replace(",", " ")
-    per = (need - forecast_mb(dataclasses.replace(plan, limit=0), photos=photos, height=height,
-                              width=width)) / plan.limit  # fmt: skip
-    fits = int((0.85 * available_mb - (need - per * plan.limit)) / per)
+    bare = dataclasses.replace(plan, limit=0)
+    rest = forecast_mb(bare, photos=photos, height=height, width=width)
+    fits = int((0.85 * available_mb - rest) / (max(need - rest, 1) / plan.limit))
     ways = [f"--max-gaussians {fits // 1000 * 1000}"] if fits >= 5_000 else []
-    ways.append(f"--downscale {max(2, math.ceil(math.sqrt(need / (0.5 * available_mb))))} or more")
+    ways.append(
+        f"--downscale {max(2, math.ceil(math.sqrt(need / max(1.0, 0.5 * available_mb))))} or more"
+    )
     raise InputError(
         f"the run needs about {need} MB of memory and {available_mb:.0f} MB are free; "
         f"use {' or '.join(ways)}"

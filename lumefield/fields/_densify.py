@@ -1,10 +1,12 @@
 """Changing the number of Gaussians without changing a shape: fixed capacity, some slots dead.
 
-Two ways, both ``(Gaussians, Stats, key) -> (Gaussians, Stats, touched)``, where ``touched`` marks the slots whose
-optimizer moments must be forgotten:
+Two ways, both ``(Gaussians, Stats, key) -> (Gaussians, Stats, touched)``, where ``touched`` marks
+the slots whose optimizer moments must be forgotten:
 
-* :func:`relocate` (the default): Kheradmand et al., "3D Gaussian Splatting as Markov Chain Monte Carlo", 2024.
-* :func:`clone_split_prune`: Kerbl et al. 2023, Sec. 5.2, with the absolute gradients of Ye et al., "AbsGS", 2024.
+* :func:`relocate` (the default): Kheradmand et al., "3D Gaussian Splatting as Markov Chain Monte
+  Carlo", 2024.
+* :func:`clone_split_prune`: Kerbl et al. 2023, Sec. 5.2, with the absolute gradients of Ye et al.,
+  "AbsGS", 2024.
 """
 
 import dataclasses
@@ -46,7 +48,7 @@ class Stats:
     def watched(self, probe: Float[Array, "n 2"], height: int, width: int) -> "Stats":
         """Add one step's AbsGS statistic: sum over pixels of |dL/dxy|, in pixels^-1."""
         size = jnp.asarray([width / 2, height / 2], probe.dtype)
-        norm = jnp.linalg.norm(probe * size, axis=-1)
+        norm = jnp.linalg.norm(probe * size[None], axis=-1)
         return dataclasses.replace(
             self, gradient=self.gradient + norm, seen=self.seen + (norm > 0).astype(norm.dtype)
         )
@@ -54,6 +56,13 @@ class Stats:
 
 def _logit(p: Array) -> Array:
     return jnp.log(p) - jnp.log1p(-p)
+
+
+def _taken(gaussians: Gaussians, slots: Array) -> Gaussians:
+    def take(leaf: Array) -> Array:
+        return leaf[slots]
+
+    return jax.tree.map(take, gaussians)
 
 
 def shared_shape(
@@ -74,12 +83,14 @@ def shared_shape(
     copies = jnp.clip(copies, 1, _MAX_COPIES)
     n = copies.astype(opacity.dtype)
     each = -jnp.expm1(jnp.log1p(-opacity) / n)
-    # The alternating sum loses all digits in float32 for many copies of an opaque Gaussian: integrate instead.
-    # sum = integral over x of 1 - (1 - o' g(x))^n for a unit Gaussian g, divided by that of g.
+    # The alternating sum loses all digits in float32 for many copies of an opaque Gaussian, so
+    # integrate instead: sum = integral over x of 1 - (1 - o' g(x))^n for a unit Gaussian g, divided
+    # by that of g.
     x = jnp.asarray(np.linspace(0, 6, 33), opacity.dtype)
-    profile = jnp.exp(-0.5 * x**2)
+    profile = jnp.exp(-0.5 * x**2)[None]
     cover = -jnp.expm1(n[:, None] * jnp.log1p(-each[:, None] * profile))
-    area = jnp.trapezoid(cover, x, axis=-1) / jnp.trapezoid(profile, x)
+    # Trapezoids of one width: the width cancels, and the value at 6 is nothing.
+    area = (cover.sum(-1) - cover[:, 0] / 2) / (profile.sum() - 0.5)
     return each, opacity / area
 
 
@@ -88,8 +99,8 @@ def relocate(
 ) -> tuple[Gaussians, Stats, Bool[Array, " n"]]:
     """Move dead Gaussians onto live ones and add new ones, keeping the picture.
 
-    Sources are drawn with probability proportional to opacity; a source and its copies share opacity and size by
-    :func:`shared_shape`.
+    Sources are drawn with probability proportional to opacity; a source and its copies share
+    opacity and size by :func:`shared_shape`.
 
     Args:
         gaussians: Unbatched, any capacity.
@@ -125,7 +136,7 @@ def relocate(
         ),
     )
     origin = jnp.where(target, source, slot)
-    moved = jax.tree.map(lambda x: x[origin], shared)
+    moved = _taken(shared, origin)
     return moved, dataclasses.replace(stats, used=used), target | divided
 
 
@@ -171,9 +182,10 @@ def clone_split_prune(
     threshold: float = 8e-4,
     extent: float = 1.0,
 ) -> tuple[Gaussians, Stats, Bool[Array, " n"]]:
-    """Prune faint Gaussians, then copy small and split large ones where the screen gradient is high.
+    """Prune faint Gaussians, then copy small and split large ones of high screen gradient.
 
-    The copies fill dead slots, the highest gradients first; what finds no slot waits for the next call.
+    The copies fill dead slots, the highest gradients first; what finds no slot waits for the next
+    call.
 
     Args:
         gaussians: Unbatched, any capacity.
@@ -181,10 +193,11 @@ def clone_split_prune(
         key: Random key.
         limit: Most Gaussians alive at the end, at most the capacity.
         threshold: Mean absolute screen gradient above which a Gaussian is densified (AbsGS: 8e-4).
-        extent: Radius of the scene, world units; above 1 % of it a Gaussian is split, not copied.
+        extent: Radius of the scene, world units; above 1 % of it a Gaussian is split, not copied,
+            and above all of it pruned.
 
     Returns:
-        Gaussians, fresh stats, and the slots that changed.
+        Gaussians, fresh stats, and the slots that changed: of a copied pair that is the copy only.
     """
     n = gaussians.count
     opacity = jax.nn.sigmoid(gaussians.logit_opacities)
@@ -203,7 +216,7 @@ def clone_split_prune(
     origin = jnp.where(child, parent_of, jnp.arange(n))
     parent = jnp.zeros(n, bool).at[jnp.where(taken, by_score, n)].set(True, mode="drop")
     split = (parent | child) & (size[origin] > 0.01 * extent)
-    copy = jax.tree.map(lambda x: x[origin], gaussians)
+    copy = _taken(gaussians, origin)
     offset = rotate(
         copy.quats_wxyz,
         jax.random.normal(key, copy.means.shape, copy.means.dtype) * jnp.exp(copy.log_scales),
@@ -217,10 +230,10 @@ def clone_split_prune(
     )
     zeros = jnp.zeros_like(stats.gradient)
     fresh = Stats(used=(alive | child).sum().astype(jnp.int32), gradient=zeros, seen=zeros)
-    return grown, fresh, parent | child | pruned
+    return grown, fresh, split | child | (pruned & (gaussians.logit_opacities != DEAD_LOGIT))
 
 
 def reset_opacity(gaussians: Gaussians, ceiling: float = 0.01) -> Gaussians:
-    """Lower every opacity to at most ``ceiling``, so that what is needed must earn it again (3DGS)."""
+    """Lower every opacity to at most ``ceiling``: what is needed must earn it again (3DGS)."""
     top = float(np.log(ceiling / (1 - ceiling)))
     return dataclasses.replace(gaussians, logit_opacities=gaussians.logit_opacities.clip(max=top))

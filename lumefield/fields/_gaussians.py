@@ -6,19 +6,23 @@ unconstrained values; they are activated in one place, :meth:`Gaussians.activate
 
 import dataclasses
 import typing
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
+from numpy.typing import NDArray
+
+_Values = Array | NDArray[Any]
+"""Any array; its shape is checked by hand, so that the message says what to do."""
 
 SH_C0 = 0.28209479177387814
 """The constant basis function: colour = 0.5 + SH_C0 * sh[:, 0]."""
 
 DEAD_LOGIT = -30.0
-"""Logit opacity of an unused slot: its opacity is 9e-14, far below the 1/255 cut of every renderer."""
+"""Logit opacity of an unused slot: its opacity is 9e-14, far below every renderer's 1/255 cut."""
 
 
 class Splatting(TypedDict):
@@ -34,7 +38,7 @@ class Splatting(TypedDict):
 @typing.no_type_check
 @struct.dataclass
 class Gaussians:
-    """``n`` anisotropic Gaussians with view-dependent colour; leading axes ``*b`` are batch axes."""
+    """``n`` anisotropic Gaussians of view-dependent colour; leading axes ``*b`` are batch axes."""
 
     means: Float[Array, "*b n 3"]
     """Centres, world units."""
@@ -45,10 +49,17 @@ class Gaussians:
     logit_opacities: Float[Array, "*b n"]
     """Opacity before the sigmoid; ``DEAD_LOGIT`` marks an unused slot."""
     sh: Float[Array, "*b n k 3"]
-    """Spherical-harmonics coefficients, k = (degree + 1)^2; colour = max(0, 0.5 + sum), display sRGB."""
+    """Spherical harmonics, k = (degree + 1)^2; colour = max(0, 0.5 + sum), display sRGB."""
 
     @classmethod
-    def from_arrays(cls, means, quats_wxyz, log_scales, logit_opacities, sh) -> "Gaussians":
+    def from_arrays(
+        cls,
+        means: _Values,
+        quats_wxyz: _Values,
+        log_scales: _Values,
+        logit_opacities: _Values,
+        sh: _Values,
+    ) -> "Gaussians":
         """Build from arrays of any float type after checking shapes.
 
         Raises:
@@ -57,7 +68,9 @@ class Gaussians:
         n = means.shape[:-1]
         k = sh.shape[-2] if sh.ndim >= 2 else 0
         if k not in (1, 4, 9, 16, 25):
-            raise ValueError(f"sh has shape {sh.shape}, expected (*b, N, K, 3) with K in 1 4 9 16 25")
+            raise ValueError(
+                f"sh has shape {sh.shape}, expected (*b, N, K, 3) with K in 1 4 9 16 25"
+            )
         wanted = {
             "means": (means, (*n, 3)),
             "quats_wxyz": (quats_wxyz, (*n, 4)),
@@ -78,7 +91,16 @@ class Gaussians:
         )
 
     @classmethod
-    def from_points(cls, points, colours, *, degree=3, opacity=0.1, scale=1.0, key) -> "Gaussians":
+    def from_points(
+        cls,
+        points: _Values,
+        colours: _Values,
+        *,
+        degree: int = 3,
+        opacity: float = 0.1,
+        scale: float = 1.0,
+        key: PRNGKeyArray,
+    ) -> "Gaussians":
         """One isotropic Gaussian per point, as in 3DGS: size = mean distance to the 3 neighbours.
 
         Args:
@@ -89,16 +111,16 @@ class Gaussians:
             scale: Factor on the neighbour distance.
             key: Draws the rotations.
         """
-        from scipy.spatial import cKDTree
+        from scipy.spatial import KDTree
 
         points, colours = np.asarray(points, np.float64), np.asarray(colours, np.float64)
         n = len(points)
         if n == 0 or points.shape != (n, 3) or colours.shape != (n, 3):
             raise ValueError(
-                f"points has shape {points.shape} and colours {colours.shape}, expected (n, 3) twice "
-                "with n >= 1"
+                f"points has shape {points.shape} and colours {colours.shape}, "
+                "expected (n, 3) twice with n >= 1"
             )
-        near = np.asarray(cKDTree(points).query(points, k=min(4, n))[0]).reshape(n, -1)[:, 1:]
+        near = np.asarray(KDTree(points).query(points, k=min(4, n))[0]).reshape(n, -1)[:, 1:]
         gap = near.mean(-1) if near.shape[1] else np.full(n, 1e-2)
         gap = np.clip(gap, 1e-7, max(float(np.quantile(gap, 0.99)), 1e-7))
         sh = np.zeros((n, (degree + 1) ** 2, 3), np.float32)
@@ -141,7 +163,7 @@ class Gaussians:
         if extra < 0:
             raise ValueError(f"capacity={capacity}, expected at least {self.count}; prune first")
 
-        def pad(x, value):
+        def pad(x: Array, value: float) -> Array:
             return jnp.concatenate([x, jnp.full((extra, *x.shape[1:]), value, x.dtype)])
 
         quats = jnp.tile(jnp.array([[1.0, 0, 0, 0]], self.means.dtype), (extra, 1))

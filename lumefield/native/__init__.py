@@ -1,4 +1,4 @@
-"""The C++ kernels: sources, build, load, register. The ground floor under ``fields`` and ``render``.
+"""The C++ kernels: sources, build, load, register. Ground floor under ``fields`` and ``render``.
 
 In: nothing but this machine. Out: XLA FFI targets named ``lumefield_<Symbol>`` on the CPU platform,
 and a report of which build is active and why. Imports no other room; jax only when kernels load.

@@ -1,12 +1,12 @@
 """Find, build, load and register the C++ kernels.
 
-Order: a library shipped inside the package, then one built earlier on this machine, then a build at first use
-when a C++17 compiler is there. A failed build is a warning, never an error: the ``xla`` backend needs none.
+Order: a library shipped inside the package, then one built earlier on this machine, then a build at
+first use when a C++17 compiler is there. A failed build is a warning, never an error: the ``xla``
+backend needs none. What the first :func:`load` found holds for the life of the process.
 One library per instruction set, so that a linker can never merge AVX-512 code into an AVX2 build.
 """
 
 import ctypes
-import functools
 import hashlib
 import os
 import platform
@@ -14,11 +14,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import warnings
 from dataclasses import dataclass
 from importlib import metadata, util
 from pathlib import Path
 from typing import Any
+
+from lumefield.errors import InputError
 
 _HERE = Path(__file__).parent
 _SOURCES = ("composite.cc", "project.cc", "photometric.cc")
@@ -65,7 +68,8 @@ def cpu_level() -> str:
     if forced:
         return forced if forced in _LEVELS else "none"
     try:
-        flags = set(Path("/proc/cpuinfo").read_text().split("flags", 1)[1].split("\n", 1)[0].split())
+        after = Path("/proc/cpuinfo").read_text().split("flags", 1)[1]
+        flags = set(after.split("\n", 1)[0].split())
     except (OSError, IndexError):
         return "none"
     if {"avx512f", "avx512dq", "avx512vl", "avx512bw"} <= flags:
@@ -111,8 +115,13 @@ def _shipped(isa: str) -> Path:
 def status() -> Status:
     """Which backend runs on the CPU here and why; needs no jax and builds nothing."""
     isa, cxx = cpu_level(), compiler()
+    if _process.failure:
+        return Status("xla", f"not available: {_process.failure}", isa, cxx, "")
     if os.environ.get("LUMEFIELD_NATIVE") == "0":
         return Status("xla", "switched off by LUMEFIELD_NATIVE=0; unset it", isa, cxx, "")
+    forced = os.environ.get("LUMEFIELD_ISA")
+    if forced and forced not in _LEVELS:
+        return Status("xla", f"LUMEFIELD_ISA={forced}, expected avx512 or avx2", isa, cxx, "")
     if isa == "none":
         return Status("xla", "this CPU has neither AVX-512 nor AVX2 with FMA", isa, cxx, "")
     if _shipped(isa).exists():
@@ -182,31 +191,66 @@ def _register(path: Path, prefix: str) -> None:
         jax.ffi.register_ffi_target(f"{prefix}_{symbol}", capsule, platform="cpu")
 
 
-@functools.cache
+@dataclass
+class _Process:
+    """What the first ``load`` of this process found."""
+
+    loaded: bool | None = None
+    """None before."""
+    failure: str = ""
+    """Why building or registering failed."""
+
+
+_process = _Process()
+_lock = threading.Lock()
+
+
 def load() -> bool:
-    """Register the kernels with XLA once; False (with a warning) when this machine cannot have them."""
-    now = status()
-    if now.backend != "native":
-        return False
-    try:
-        path = Path(now.library) if now.library else None
-        if path is None:
-            sys.stderr.write("lumefield: building the native kernels once (about 15 s) ...\n")
-            path = build()
-        _register(path, "lumefield")
-    except Exception as error:
-        message = f"native kernels not available, using the xla backend: {error}"
-        warnings.warn(message, RuntimeWarning, stacklevel=2)
-        return False
-    return True
+    """Register the kernels with XLA once; whether they can be used.
+
+    False where ``status`` says "xla", and, with one warning, when building or registering fails:
+    neither is tried again in this process.
+    """
+    with _lock:
+        if _process.loaded is not None:
+            return _process.loaded
+        now = status()
+        _process.loaded = False
+        if now.backend != "native":
+            return False
+        try:
+            _register(Path(now.library) if now.library else _first_build(), "lumefield")
+        except Exception as error:
+            _process.failure = str(error) or type(error).__name__
+        else:
+            _process.loaded = True
+            return True
+    message = f"native kernels not available, using the xla backend: {_process.failure}"
+    warnings.warn(message, RuntimeWarning, stacklevel=2)
+    return False
+
+
+def _first_build() -> Path:
+    sys.stderr.write("lumefield: building the native kernels once (about 15 s) ...\n")
+    return build()
 
 
 def threads() -> int:
-    """Threads of the kernels: ``$LUMEFIELD_THREADS``, else 0 = all of XLA's pool."""
-    return max(0, int(os.environ.get("LUMEFIELD_THREADS", "0") or 0))
+    """Threads of the kernels: ``$LUMEFIELD_THREADS``, else 0 = all of XLA's pool.
+
+    Raises:
+        InputError: If ``$LUMEFIELD_THREADS`` is not a whole number.
+    """
+    given = os.environ.get("LUMEFIELD_THREADS", "").strip() or "0"
+    try:
+        return max(0, int(given))
+    except ValueError:
+        raise InputError(
+            f"LUMEFIELD_THREADS={given}, expected a whole number such as 2; 0 or unset takes all"
+        ) from None
 
 
-def call(symbol: str, out: Any, *args: Any, **attributes: Any) -> Any:
+def call(symbol: str, out: Any, *args: Any, **attributes: Any) -> Any:  # noqa: ANN401
     """Call a kernel inside jax code; one example at a time under ``vmap``.
 
     Args:

@@ -13,6 +13,7 @@
 
 #include "parallel.h"
 #include "scratch.h"
+#include "simd.h"
 namespace ffi = xla::ffi;
 
 static const int R = 5;                    // window radius
@@ -27,7 +28,8 @@ struct Window {
   }
 };
 
-// Planes have a zero border of R rows and R columns (the row length is rounded up so that rows stay aligned).
+// Planes have a zero border of R rows and R columns; rows end in zeros up to a multiple of 16 past the border, so
+// that whole SIMD vectors can be read and written.
 struct Planes {
   int height, width, stride;
   float* data;
@@ -35,8 +37,10 @@ struct Planes {
   float* row(int p, int y) const { return data + p * plane() + (size_t)(y + R) * stride + R; }
 };
 
+static int row_length(int w) { return (w + 2 * R + 15) / 16 * 16 + 16; }
+
 static Planes make_planes(Scratch& mem, int count, int h, int w) {
-  Planes p = {h, w, (w + 2 * R + 15) / 16 * 16, nullptr};
+  Planes p = {h, w, row_length(w), nullptr};
   p.data = mem.take<float>(count * p.plane() + 64);
   return p;
 }
@@ -56,7 +60,9 @@ struct Problem {
   int height, width;
   const float* image;
   const uint8_t *truth, *weight;
-  bool weighted;
+  bool weighted;  // some weight may differ from 255
+  int row, step;  // strides of weight: (width, 1), or (0, 0) when there is one for all pixels
+  float weight_at(int y, int i) const { return weight[(size_t)y * row + i * step] * (1.f / 255); }
   float l1_scale, ssim_scale;
   float* grad;
 };
@@ -69,38 +75,44 @@ static void unpack_row(const Problem& q, const Planes& in, int y) {
     const uint8_t* truth = q.truth + (size_t)y * q.width * 3 + c;
     for (int i = 0; i < q.width; i++) x[i] = image[3 * i], t[i] = truth[3 * i] * (1.f / 255);
     if (!q.weighted) continue;
-    const uint8_t* w = q.weight + (size_t)y * q.width;
-    for (int i = 0; i < q.width; i++) x[i] *= w[i] * (1.f / 255), t[i] *= w[i] * (1.f / 255);
+    for (int i = 0; i < q.width; i++) x[i] *= q.weight_at(y, i), t[i] *= q.weight_at(y, i);
   }
+}
+
+// Mean under the window along a row, of the LANES pixels from m on (m has R values to the left).
+static inline vf along_row(const float* m, const Window& g) {
+  vf total = splat(g.k[0]) * load(m);
+  for (int j = 1; j <= 2 * R; j++) total = total + splat(g.k[j]) * load(m + j);
+  return total;
 }
 
 // SSIM of one row of one channel: adds it up and writes the three maps of partial derivatives.
 static double ssim_row(const Planes& in, const Planes& maps, const Window& g, int c, int y, float* tmp) {
-  const int w = in.width, n = w + 2 * R;
+  const int w = in.width, n = row_length(w);
   float *mx = tmp, *my = mx + n, *xx = my + n, *yy = xx + n, *xy = yy + n;  // vertical means, with side borders
-  memset(tmp, 0, sizeof(float) * 5 * n);
-  for (int j = -R; j <= R; j++) {
-    const float *x = in.row(2 * c, y + j) - R, *t = in.row(2 * c + 1, y + j) - R, k = g.k[j + R];
-    for (int i = 0; i < n; i++) {
-      float a = x[i] * k, b = t[i] * k;
-      mx[i] += a, my[i] += b;
-      xx[i] += a * x[i], yy[i] += b * t[i], xy[i] += a * t[i];
+  for (int i = 0; i + LANES <= n; i += LANES) {
+    vf a[5] = {zero(), zero(), zero(), zero(), zero()};
+    for (int j = -R; j <= R; j++) {
+      vf x = load(in.row(2 * c, y + j) - R + i), t = load(in.row(2 * c + 1, y + j) - R + i), k = splat(g.k[j + R]);
+      vf kx = k * x, kt = k * t;
+      a[0] = a[0] + kx, a[1] = a[1] + kt;
+      a[2] = a[2] + kx * x, a[3] = a[3] + kt * t, a[4] = a[4] + kx * t;
     }
+    store(mx + i, a[0]), store(my + i, a[1]), store(xx + i, a[2]), store(yy + i, a[3]), store(xy + i, a[4]);
   }
   float *p_mx = maps.row(3 * c, y), *p_xx = maps.row(3 * c + 1, y), *p_xy = maps.row(3 * c + 2, y);
+  const vf one = splat(1.f), two = splat(2.f), c1 = splat(C1), c2 = splat(C2);
   double total = 0;
-  for (int i = 0; i < w; i++) {
-    float a = 0, b = 0, e = 0, f = 0, h = 0;
-    for (int j = 0; j <= 2 * R; j++) {
-      float k = g.k[j];
-      a += k * mx[i + j], b += k * my[i + j], e += k * xx[i + j], f += k * yy[i + j], h += k * xy[i + j];
-    }
-    float a1 = 2 * a * b + C1, a2 = 2 * (h - a * b) + C2, b1 = a * a + b * b + C1, b2 = e - a * a + f - b * b + C2;
-    float d = 1.f / (b1 * b2), s = a1 * a2 * d;
-    p_mx[i] = 2 * (b * (a2 - a1) * d - a * s * (b2 - b1) * d);
-    p_xx[i] = -s / b2;
-    p_xy[i] = 2 * a1 * d;
-    total += s;
+  for (int i = 0; i < w; i += LANES) {
+    vf a = along_row(mx + i, g), b = along_row(my + i, g), ab = a * b, aa = a * a, bb = b * b;
+    vf a1 = two * ab + c1, a2 = two * (along_row(xy + i, g) - ab) + c2, b1 = aa + bb + c1;
+    vf b2 = (along_row(xx + i, g) - aa) + (along_row(yy + i, g) - bb) + c2;
+    vf d = one / (b1 * b2), s = a1 * a2 * d;
+    vm inside = gt(splat((float)(w - i)), ramp());
+    store(p_mx + i, keep(inside, two * (b * (a2 - a1) * d - a * s * (b2 - b1) * d)));
+    store(p_xx + i, keep(inside, zero() - s / b2));
+    store(p_xy + i, keep(inside, two * a1 * d));
+    total += sum(keep(inside, s));
   }
   return total;
 }
@@ -108,28 +120,27 @@ static double ssim_row(const Planes& in, const Planes& maps, const Window& g, in
 // The gradient of one row of one channel; returns the row's sum of |image - truth|.
 static double grad_row(const Problem& q, const Planes& in, const Planes& maps, const Window& g, int c, int y,
                        float* tmp) {
-  const int w = in.width, n = w + 2 * R;
+  const int w = in.width, n = row_length(w);
   float *pm = tmp, *px = pm + n, *pc = px + n;
-  memset(tmp, 0, sizeof(float) * 3 * n);
-  for (int j = -R; j <= R; j++) {
-    const float *a = maps.row(3 * c, y + j) - R, *b = maps.row(3 * c + 1, y + j) - R,
-                *e = maps.row(3 * c + 2, y + j) - R, k = g.k[j + R];
-    for (int i = 0; i < n; i++) pm[i] += k * a[i], px[i] += k * b[i], pc[i] += k * e[i];
+  for (int i = 0; i + LANES <= n; i += LANES) {
+    vf a[3] = {zero(), zero(), zero()};
+    for (int j = -R; j <= R; j++)
+      for (int m = 0; m < 3; m++) a[m] = a[m] + splat(g.k[j + R]) * load(maps.row(3 * c + m, y + j) - R + i);
+    store(pm + i, a[0]), store(px + i, a[1]), store(pc + i, a[2]);
   }
   const float *x = in.row(2 * c, y), *t = in.row(2 * c + 1, y);
-  const uint8_t* wt = q.weight + (q.weighted ? (size_t)y * q.width : 0);
   float* out = q.grad + (size_t)y * q.width * 3 + c;
+  const vf two = splat(2.f), l1 = splat(q.l1_scale), scale = splat(q.ssim_scale);
   double total = 0;
-  for (int i = 0; i < w; i++) {
-    float a = 0, b = 0, e = 0;
-    for (int j = 0; j <= 2 * R; j++) {
-      float k = g.k[j];
-      a += k * pm[i + j], b += k * px[i + j], e += k * pc[i + j];
-    }
-    float diff = x[i] - t[i], sign = diff > 0 ? 1.f : diff < 0 ? -1.f : 0.f;
-    float weight = q.weighted ? wt[i] * (1.f / 255) : 1.f;
-    out[3 * i] = weight * (q.l1_scale * sign - q.ssim_scale * (a + 2 * x[i] * b + t[i] * e));
-    total += std::fabs(diff);
+  for (int i = 0; i < w; i += LANES) {
+    vf xi = load(x + i), ti = load(t + i), diff = xi - ti;  // zero beyond the row
+    vf sign = keep(gt(diff, zero()), l1) - keep(gt(zero(), diff), l1);
+    vf slope = along_row(pm + i, g) + two * xi * along_row(px + i, g) + ti * along_row(pc + i, g);
+    float grad[LANES];
+    store(grad, sign - scale * slope);
+    total += sum(abs_(diff));
+    for (int k = 0; k < LANES && i + k < w; k++)
+      out[3 * (i + k)] = q.weighted ? grad[k] * q.weight_at(y, i + k) : grad[k];
   }
   return total;
 }
@@ -144,12 +155,13 @@ static ffi::Error Loss(ffi::ThreadPool threads, ffi::Buffer<ffi::F32> image, ffi
   Borrowed mem(pile);
   Pool pool(threads, n_threads);
   const int h = (int)image.dimensions()[0], w = (int)image.dimensions()[1];
-  Problem q = {h, w, image.typed_data(), truth.typed_data(), weight.typed_data(), weight.element_count() > 1,
-               l1_scale, ssim_scale, grad->typed_data()};
-  if (q.weighted && weight.element_count() != (size_t)h * w)
+  const bool each = weight.element_count() > 1;
+  Problem q = {h, w, image.typed_data(), truth.typed_data(), weight.typed_data(), each || weight.typed_data()[0] != 255,
+               each ? w : 0, each, l1_scale, ssim_scale, grad->typed_data()};
+  if (each && weight.element_count() != (size_t)h * w)
     return ffi::Error::InvalidArgument("weight must have one entry, or one per pixel");
   Planes in = make_planes(*mem, 6, h, w), maps = make_planes(*mem, 9, h, w);
-  const int bands = (h + BAND - 1) / BAND, row = 5 * (w + 2 * R);
+  const int bands = (h + BAND - 1) / BAND, row = 5 * row_length(w);
   float* tmp = (*mem).take<float>((size_t)bands * 3 * row);
   double* part = (*mem).take<double>(2 * (size_t)bands * 3);
   pool.run(bands, [&](int band) {

@@ -1,4 +1,4 @@
-"""The C++ backend: each kernel as a differentiable function of float32 arrays, one camera at a time.
+"""The C++ backend: each kernel as a differentiable function of float32 arrays, one camera a call.
 
 Kept between forward and backward: the inputs, the image with its transmittance, and the depth order
 of the visible Gaussians (4 bytes each); tile lists are made again.
@@ -182,7 +182,7 @@ def composite(
         opacities: (N,).
         depth: (N,).
         values: (N, C).
-        probe: (N, 2) zeros whose cotangent is the AbsGS statistic, or None (then it is not computed).
+        probe: (N, 2) zeros whose cotangent is the AbsGS statistic, or None: it is not computed.
         height: Rows of the image.
         width: Columns of the image.
 
@@ -200,7 +200,8 @@ def composite(
         width_of_part = part.shape[1]
         padded = next(c for c in CHANNELS if c >= width_of_part)
         part = jnp.pad(part, ((0, 0), (0, padded - width_of_part)))
-        image, t = _composite(*geometry, part, probe, height, width, absolute)
+        done: Any = _composite(*geometry, part, probe, height, width, absolute)
+        image, t = done
         images.append(image[..., :width_of_part])
         # The transmittance of the later groups is the same numbers: one carries the gradient.
         trans = t if trans is None else trans

@@ -1,8 +1,8 @@
 """How alike two images are: PSNR, SSIM, and the training loss made of L1 and SSIM.
 
-Images are (H, W, 3), display sRGB in [0, 1]. SSIM is that of Wang et al., "Image Quality Assessment: From Error
-Visibility to Structural Similarity", 2004, as 3DGS uses it: Gaussian window 11 x 11, sigma 1.5, zero padding,
-C1 = 0.01^2, C2 = 0.03^2, per channel, mean over all pixels.
+Images are (H, W, 3), display sRGB in [0, 1]. SSIM is that of Wang et al., "Image Quality
+Assessment: From Error Visibility to Structural Similarity", 2004, as 3DGS uses it: Gaussian window
+11 x 11, sigma 1.5, zero padding, C1 = 0.01^2, C2 = 0.03^2, per channel, mean over all pixels.
 """
 
 from functools import partial
@@ -108,18 +108,33 @@ def photometric_loss(
         weight: (H, W) or (1, 1); 255 counts in full, 0 not at all.
         dssim: Share of the structural term, in [0, 1].
         backend: "auto", "native" or "xla".
+
+    Raises:
+        ValueError: If shapes do not fit, the backend is unknown, or "native" cannot do it.
     """
+    if backend not in ("auto", "native", "xla"):
+        raise ValueError(f"backend={backend!r}, expected auto, native or xla")
+    if truth.shape != image.shape:
+        raise ValueError(f"truth has shape {truth.shape}, expected that of image, {image.shape}")
     if weight.shape not in ((1, 1), image.shape[:2]):
         raise ValueError(f"weight has shape {weight.shape}, expected (1, 1) or {image.shape[:2]}")
     usable = image.dtype == jnp.float32 and image.shape[-1] == 3 and backend != "xla"
-    if not usable or not native.load():
+    usable = usable and native.load()
+    if backend == "native" and not usable:
+        raise ValueError(
+            f"backend='native' with {image.dtype}{image.shape}, expected a float32 image of 3 "
+            "channels and a native library (`lumefield doctor` says which); use 'auto'"
+        )
+    if not usable:
         return _loss_xla(image, truth, weight, dssim)
 
     def fast(*args: Array) -> Array:
-        return _loss_native(*args, dssim)
+        image, truth, weight = args
+        return _loss_native(image, truth, weight, dssim)
 
     def plain(*args: Array) -> Array:
-        return _loss_xla(*args, dssim)
+        image, truth, weight = args
+        return _loss_xla(image, truth, weight, dssim)
 
     if backend == "native" or jax.default_backend() == "cpu":
         return fast(image, truth, weight)

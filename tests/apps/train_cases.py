@@ -1,0 +1,138 @@
+"""Tiny inputs for the train command, and the command itself in a process of its own."""
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from lumefield.codecs.formats import PosedImages, save_colmap
+from tests.apps.posed_folder import render_room, room_poses
+
+ROOT = Path(__file__).parents[2]
+SIZE = (40, 28)
+FOCAL = 44.0
+PHOTOS = 9
+"""Two of them held out."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a process of the command line ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+def posed_room(
+    folder: Path,
+    *,
+    sizes: Sequence[tuple[int, int]] = (SIZE,) * PHOTOS,
+    transparent: bool = False,
+    points: int = 200,
+) -> Path:
+    """Photos of two textured walls, with a COLMAP model and points on the walls."""
+    (folder / "images").mkdir(parents=True)
+    poses = room_poses(len(sizes))
+    paths: list[Path] = []
+    for i, (pose, size) in enumerate(zip(poses, sizes, strict=True)):
+        pixels = render_room(pose, FOCAL, size)
+        if transparent:
+            wall = np.any(pixels != 128, axis=-1, keepdims=True)
+            pixels = np.concatenate([pixels, wall.astype(np.uint8) * np.uint8(255)], axis=-1)
+        paths.append(folder / "images" / f"{i:02}.png")
+        Image.fromarray(pixels).save(paths[-1])
+    rng = np.random.default_rng(0)
+    wall = np.zeros((points, 3))
+    wall[:, 2] = rng.uniform(-1, 1, points)
+    wall[np.arange(points), rng.integers(0, 2, points)] = rng.uniform(0, 2, points)
+    n, whole = len(sizes), np.array(sizes)
+    posed = PosedImages(
+        paths=tuple(paths),
+        world_from_cam=poses,
+        focal=np.full((n, 2), FOCAL),
+        centre=whole / 2.0,
+        size=whole,
+        model=("pinhole",) * n,
+        distortion=np.zeros((n, 8)),
+        points=wall,
+        colours=rng.integers(0, 255, (points, 3)).astype(np.uint8),
+    )
+    save_colmap(posed, folder / "sparse" / "0")
+    return folder
+
+
+def command(*words: object) -> list[str]:
+    """The command line as words for a process."""
+    return [sys.executable, "-m", "lumefield.apps", *(str(word) for word in words)]
+
+
+def environment() -> dict[str, str]:
+    """As the tests have it: on the CPU, with the compile cache they share."""
+    import jax
+
+    cache = jax.config.jax_compilation_cache_dir
+    extra = {"JAX_COMPILATION_CACHE_DIR": cache} if cache else {}
+    return {**os.environ, "JAX_PLATFORMS": "cpu", "COLUMNS": "200", **extra}
+
+
+def run(*words: object) -> Done:
+    """The command line in a process of its own."""
+    done = subprocess.run(
+        command(*words),
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        env=environment(),
+        timeout=300,
+    )
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+def run_and_signal(when: Callable[[], bool], number: signal.Signals, *words: object) -> Done:
+    """The same, sent a signal as soon as ``when`` holds."""
+    with subprocess.Popen(
+        command(*words),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env=environment(),
+    ) as process:
+        end = time.monotonic() + 240
+        while process.poll() is None and not when() and time.monotonic() < end:
+            time.sleep(0.005)
+        process.send_signal(number)
+        out, err = process.communicate(timeout=240)
+    return Done(process.returncode, out, err)
+
+
+def logged_step(folder: Path) -> int:
+    """Last step in the log of a run; 0 before there is one."""
+    path = folder / "log.jsonl"
+    lines = path.read_text("utf-8").splitlines() if path.is_file() else []
+    return max((int(line.split(":")[1].split(",")[0]) for line in lines if '"loss"' in line), default=0)
+
+
+def saved_steps(folder: Path) -> list[int]:
+    """Steps of the whole checkpoints of a run."""
+    return sorted(int(p.stem.split("-")[1]) for p in (folder / "checkpoints").glob("step-*.json"))
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """Hash of every file below a folder, by name; folders have none."""
+    return {
+        p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest()
+        if p.is_file()
+        else ""
+        for p in sorted(folder.rglob("*"))
+    }
