@@ -1,21 +1,23 @@
 """The kernel prototype's full step, timed beside ours where its folder is there; nothing is copied.
 
-The folder is ``LUMEFIELD_PROTOTYPE`` (default ``../shared/prototypes/kernels``). Its ``splat.cc`` is
-built into a temporary folder with the flags of its ``build.sh``; its Python modules are imported by path.
-It projects in XLA, bins again in the backward pass and has the same C++ tile design as ours.
+The folder is ``LUMEFIELD_PROTOTYPE`` (default ``../shared/prototypes/kernels``). Its ``splat.cc``
+is built into a temporary folder with the flags of its ``build.sh``; its Python modules are imported
+by path. It projects in XLA and bins again in the backward pass.
 """
 
+import atexit
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from benchmarks.suite.garden import Garden
 from benchmarks.suite.metrics import ROOT
+from benchmarks.suite.timing import Run, waiting
 
 _FLAGS = (
     "-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast",
@@ -36,7 +38,7 @@ def folder() -> Path:
     return Path(os.environ.get("LUMEFIELD_PROTOTYPE", default))
 
 
-def full_step(scene: Garden, cotangent: Any) -> Callable[[], object] | None:
+def full_step(scene: Garden, cotangent: Any) -> Run | None:
     """The prototype's projection, SH and raster, forward and backward; None when it is not there.
 
     Args:
@@ -68,9 +70,8 @@ def full_step(scene: Garden, cotangent: Any) -> Callable[[], object] | None:
         image = raster(*projection.project(params, view, k, scene.width, scene.height))
         return jnp.sum(image * g)
 
-    compiled, view = jax.jit(jax.grad(loss)), jnp.asarray(scene.cam_from_world)
     g = cotangent * jnp.array([1, 1, 1, -1])  # its fourth channel is 1 - opacity
-    return lambda: jax.block_until_ready(compiled(params, view, k, g))
+    return waiting(jax.jit(jax.grad(loss)), params, jnp.asarray(scene.cam_from_world), k, g)
 
 
 def _module(name: str) -> Any:
@@ -95,6 +96,7 @@ def _build(native: Any) -> str:
     status = ours.status()
     isa, flags = _LEVELS[status.isa]
     target = Path(tempfile.mkdtemp(prefix="lumefield-prototype-"))
+    atexit.register(shutil.rmtree, target, ignore_errors=True)
     words = [status.compiler, *flags, *_FLAGS, "-isystem", jax.ffi.include_dir()]
     library = target / f"splat_{isa}.so"
     subprocess.run(

@@ -32,9 +32,9 @@ class Target(NamedTuple):
 
 
 TARGETS = (
-    Target(f"{_SCENE}.step_speedup", "full step, xla ÷ native", True, 4.0, "{:.2f}×"),
+    Target(f"{_SCENE}.step_speedup", "full step, xla ÷ native", True, 4.0, "{:.2f}x"),
     Target(f"{_SCENE}.tiles_rate", "forward tile loop, one core", True, 1.5, "{:.2f} G pixel/s"),
-    Target(f"{_SCENE}.two_threads_gain", "full step, 1 thread ÷ 2 (wall)", True, 1.8, "{:.2f}×"),
+    Target(f"{_SCENE}.two_threads_gain", "full step, 1 thread ÷ 2 (wall)", True, 1.8, "{:.2f}x"),
     Target(f"{_SCENE}.step_of_prototype", "full step, ours ÷ prototype", False, 0.6, "{:.2f}"),
     Target(
         f"{_SCENE}.kept_bytes_per_visible",
@@ -46,7 +46,7 @@ TARGETS = (
 )
 
 _TITLES = {
-    f"{_SCENE}.": "100k Gaussians, 960 × 540",
+    f"{_SCENE}.": "100k Gaussians, 960 x 540",
     "render.project100k.": "Projection and SH, 100k Gaussians",
     "render.photometric.": "Photometric loss, value and gradient",
     "apps.cli.": "Command line, CPU time",
@@ -54,25 +54,27 @@ _TITLES = {
 
 _METHOD = """## Method
 
-The garden point cloud (`suite/garden.py`: 3DGS sizes × lognormal(0.5), random rotations, logit
-opacity N(−0.5, 2), SH degree 3, the file's first camera in 16:9; {visible} of 100 000 Gaussians reach the
-image). A full step is activation, projection, SH and compositing, forward and backward to every Gaussian
-parameter, through `rasterize_rgb`. Each workload is a process of its own. One thread = the process is
-pinned to one core before jax starts, and its CPU time is taken; two threads = wall time. Medians of
-interleaved rounds after a warm-up, so both sides of a ratio see the same machine.
+The garden point cloud (`suite/garden.py`: 3DGS sizes times lognormal(0.5), random rotations, logit
+opacity N(-0.5, 2), SH degree 3, the file's first camera in 16:9; {visible} of 100 000 Gaussians
+reach the image). A full step is activation, projection, SH and compositing, forward and backward
+to every Gaussian parameter, through `rasterize_rgb`. Each workload is a process of its own. One
+thread: the process is pinned to one core before jax starts, and its CPU time is taken. Medians
+of interleaved rounds after a warm-up, so both sides of a ratio see the same machine. Two threads
+against one: least wall times of interleaved rounds, which needs a machine without other work.
 
-* Pixel evaluations = tile rows filled in × SIMD lanes, counted by a build with `-DLUMEFIELD_COUNT`.
-  `fwd_rate` divides by the whole forward call, `tiles_rate` by the tile loop alone (stage marks of a
-  build with `-DLF_TIME`), which is how the 1.22 of the prototype and the 2.46 G/s of a branch-free loop
-  were taken.
-* The prototype projects in XLA and has no gradient of the view direction, so it does slightly less. Its leg
-  (`prototype_leg.py`) runs only where its folder is.
-* Kept bytes = arrays held by `jax.vjp` of the rasterizer that are not its inputs, each counted once.
+* Pixel evaluations = tile rows filled in times SIMD lanes, counted by a build with
+  `-DLUMEFIELD_COUNT`. `fwd_rate` divides by the whole forward call, sorting and binning included;
+  `tiles_rate` by the tile loop alone (stage marks of a build with `-DLF_TIME`), as the 1.22 G/s of
+  the prototype and the 2.46 G/s of a branch-free loop were taken.
+* The prototype projects in XLA and gives the view direction no gradient, so it does slightly less.
+  Its leg (`prototype_leg.py`) runs only where its folder is.
+* Kept bytes = arrays that `jax.vjp` of the rasterizer holds beside its inputs, each counted once.
 
-    make bench                                                            # all of it, about {minutes} minutes
-    .venv/bin/python -m benchmarks.suite --update-baseline                # accept the numbers
-    .venv/bin/python -m benchmarks.results                                # write this page
-"""
+```
+make bench                                               # all of it, about two minutes
+.venv/bin/python -m benchmarks.suite --update-baseline   # accept the numbers
+.venv/bin/python -m benchmarks.results                   # write this page from them
+```"""
 
 
 def page(measured: dict[str, Any]) -> str:
@@ -87,7 +89,7 @@ def page(measured: dict[str, Any]) -> str:
         f"{machine['date']}. Written by `python -m benchmarks.results` from `baseline.cpu.json`.",
         "## Bottom line",
         "\n".join(["| | measured | target | met |", "| --- | --- | --- | --- |", *rows]),
-        _METHOD.format(visible=f"{values.get(f'{_SCENE}.visible', 0):.0f}", minutes=2).rstrip(),
+        _METHOD.format(visible=f"{values.get(f'{_SCENE}.visible', 0):.0f}"),
         "## Native, one thread, over sizes",
         _sizes(values),
     ]
@@ -103,11 +105,11 @@ def _sizes(values: dict[str, float]) -> str:
 
     def cell(name: str) -> str:
         value = values.get(f"render.table.{name}_ms")
-        return "–" if value is None else f"{value:.0f}"
+        return "-" if value is None else f"{value:.0f}"
 
     lines = [
         "Forward / full step, ms.\n",
-        "| Gaussians | 480 × 270 | 960 × 540 | 1920 × 1080 |",
+        "| Gaussians | 480 x 270 | 960 x 540 | 1920 x 1080 |",
         "| --- | --- | --- | --- |",
     ]
     for n in ("20k", "100k", "500k"):
@@ -116,7 +118,7 @@ def _sizes(values: dict[str, float]) -> str:
         ]
         lines.append(f"| {n} | {' | '.join(cells)} |")
     degrees = ", ".join(f"{d}: {cell(f'sh{d}.step')}" for d in range(4))
-    return "\n".join([*lines, "", f"Full step at 100k, 960 × 540 by SH degree, ms: {degrees}."])
+    return "\n".join([*lines, "", f"Full step at 100k, 960 x 540 by SH degree, ms: {degrees}."])
 
 
 def _metrics(rows: dict[str, Any], prefix: str) -> str:

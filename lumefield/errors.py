@@ -1,6 +1,6 @@
 """Errors a person can act on. Each says what was given, what was expected and what to do next.
 
-The command line prints them as one line and exits with code 2; nothing else in the package is caught.
+The command line prints them as one line and exits with code 2; a bug keeps its traceback.
 """
 
 

@@ -1,8 +1,8 @@
 """The scene of the kernel workloads: a real point cloud as Gaussians, seen by a real camera.
 
-The points of gsplat's garden file with 3DGS sizes (mean distance to the 3 nearest neighbours) times
-lognormal(0.5) per axis, random rotations, logit opacity N(-0.5, 2) and degree-3 spherical harmonics,
-seen by the file's first camera in 16:9. About half of the Gaussians are in view. NumPy only.
+The points of gsplat's garden file with 3DGS sizes (mean distance to the 3 nearest neighbours)
+times lognormal(0.5) per axis, random rotations, logit opacity N(-0.5, 2) and degree-3 spherical
+harmonics, seen by the file's first camera in 16:9. About half of the Gaussians are in view.
 """
 
 import os
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.spatial import cKDTree
+import scipy.spatial
 
 from benchmarks.suite.metrics import ROOT
 
@@ -59,7 +59,7 @@ def path() -> Path:
 
 
 def make(n: int, size: str = "540p", *, seed: int = 0) -> Garden:
-    """The first camera's view of ``n`` Gaussians; more than the file has points are jittered clones.
+    """The first camera's view of ``n`` Gaussians; beyond the file's points, of jittered clones.
 
     Args:
         n: Number of Gaussians.
@@ -112,5 +112,6 @@ def visible(opacities: np.ndarray, xy: np.ndarray, factor: np.ndarray, scene: Ga
 
 def _spacing(points: np.ndarray) -> np.ndarray:
     """Mean distance of each point to its three nearest neighbours."""
-    tree: Any = cKDTree(points)
+    spatial: Any = scipy.spatial
+    tree = spatial.cKDTree(points)
     return np.asarray(tree.query(points, k=4)[0])[:, 1:].mean(-1)

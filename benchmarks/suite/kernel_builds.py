@@ -9,13 +9,13 @@ import os
 import re
 import statistics
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks.suite.garden import Garden
+from benchmarks.suite.timing import Run, waiting
 
 _STAGES = re.compile(r"fwd sort ([\d.]+) bins ([\d.]+) rec ([\d.]+) tiles ([\d.]+)")
 
@@ -46,9 +46,8 @@ def visits(inputs: tuple[Any, ...], out: tuple[Any, ...]) -> tuple[int, int]:
 def stages(inputs: tuple[Any, ...], out: tuple[Any, ...], rounds: int) -> dict[str, float]:
     """Median milliseconds of the forward pass by stage; empty when the build prints none."""
     run, _ = _forward("LF_TIME", inputs, out)
-    run()
-    text = _printed(lambda: [run() for _ in range(rounds)])
-    rows = [[float(x) for x in row] for row in _STAGES.findall(text)]
+    text = _printed(run, rounds + 1)
+    rows = [[float(x) for x in row] for row in _STAGES.findall(text)][1:]
     if not rows:
         return {}
     names = ("sort_ms", "bins_ms", "records_ms", "tiles_ms")
@@ -56,9 +55,7 @@ def stages(inputs: tuple[Any, ...], out: tuple[Any, ...], rounds: int) -> dict[s
     return {name: statistics.median(c) for name, c in zip(names, columns, strict=True)}
 
 
-def _forward(
-    define: str, inputs: tuple[Any, ...], out: tuple[Any, ...]
-) -> tuple[Callable[[], object], ctypes.CDLL]:
+def _forward(define: str, inputs: tuple[Any, ...], out: tuple[Any, ...]) -> tuple[Run, ctypes.CDLL]:
     import jax
 
     from lumefield import native
@@ -66,19 +63,23 @@ def _forward(
     library = ctypes.CDLL(str(native.build(extra=(f"-D{define}",))))
     name = f"lumefield_{define}_CompositeForward"
     jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(library.CompositeForward), platform="cpu")
-    compiled = jax.jit(lambda *a: jax.ffi.ffi_call(name, out)(*a, n_threads=np.int64(1)))
-    return lambda: jax.block_until_ready(compiled(*inputs)), library
+
+    def call(*args: Any) -> Any:
+        return jax.ffi.ffi_call(name, out)(*args, n_threads=np.int64(1))
+
+    return waiting(jax.jit(call), *inputs), library
 
 
-def _printed(run: Callable[[], object]) -> str:
-    """What ``run`` writes to the process's standard error, C++ included."""
+def _printed(run: Run, rounds: int) -> str:
+    """What ``rounds`` calls of ``run`` write to the process's standard error, C++ included."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "stderr"
         keep = os.dup(2)
         with path.open("wb") as file:
             os.dup2(file.fileno(), 2)
             try:
-                run()
+                for _ in range(rounds):
+                    run()
             finally:
                 os.dup2(keep, 2)
                 os.close(keep)

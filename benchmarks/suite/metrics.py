@@ -21,7 +21,7 @@ class Metric:
     """``room.workload.what``, for example ``render.gauss100k.540p.step_ms``."""
     value: float
     unit: str
-    """``s``, ``ms``, ``us`` and ``G/s`` are speeds of this machine; all others hold on any machine."""
+    """``s``, ``ms``, ``us``, ``G/s`` are speeds of this machine; all others hold on any."""
     direction: Literal["higher", "lower", "equal"]
     """Which way is better; ``equal`` means that either way is a regression."""
     rel_tol: float

@@ -1,27 +1,41 @@
-"""Interleaved medians: every contender once a round, so that a busy moment hits all of them."""
+"""Interleaved timing: every contender once a round, so that a busy moment hits all of them."""
 
 import os
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 Clock = Callable[[], float]
+Run = Callable[[], object]
+
+
+def waiting(compiled: Callable[..., Any], *args: Any) -> Run:
+    """A call of the jitted function on ``args`` that waits for its result."""
+    import jax
+
+    def run() -> object:
+        return jax.block_until_ready(compiled(*args))
+
+    return run
 
 
 def interleaved(
-    runs: Mapping[str, Callable[[], object]],
+    runs: Mapping[str, Run],
     rounds: int,
     *,
     clock: Clock = time.process_time,
+    of: Callable[[Iterable[float]], float] = statistics.median,
     warm: int = 2,
 ) -> dict[str, float]:
-    """Median time in milliseconds of each run.
+    """Median (or other statistic) of each run's times, in milliseconds.
 
     Args:
         runs: Name -> a call that waits for its result.
         rounds: How often each is timed.
         clock: ``time.process_time`` (CPU time of all threads: for one pinned thread) or
             ``time.perf_counter`` (wall).
+        of: What becomes of a run's times; ``min`` for wall time on a machine with other work.
         warm: Calls of each before the first round.
     """
     for _ in range(warm):
@@ -33,7 +47,7 @@ def interleaved(
             start = clock()
             run()
             times[name].append((clock() - start) * 1e3)
-    return {name: statistics.median(t) for name, t in times.items()}
+    return {name: of(t) for name, t in times.items()}
 
 
 def pin() -> None:

@@ -27,9 +27,9 @@ def command_line() -> list[Metric]:
 
 WORKLOADS: dict[str, Callable[[], list[Metric]]] = {
     "cli": command_line,
+    "splat_threads": kernels.splat_threads,
     "splat_step": kernels.splat_step,
     "splat_tiles": kernels.splat_tiles,
-    "splat_threads": kernels.splat_threads,
     "splat_memory": kernels.splat_memory,
     "splat_table": kernels.splat_table,
     "projection": kernels.projection,

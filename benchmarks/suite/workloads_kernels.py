@@ -18,6 +18,13 @@ _RATIO, _TIME, _FREE = 0.25, 0.5, 1e9
 """Tolerances: of a ratio, of a time, and of what is reported but not gated."""
 
 
+def cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def _measure(name: str, *, pin: bool = True, scene: bool = True) -> Numbers:
     """Numbers of one run; empty, with the reason on stderr, where this machine cannot have them."""
     status = native.status()
@@ -78,11 +85,13 @@ def splat_tiles() -> list[Metric]:
 
 
 def splat_threads() -> list[Metric]:
-    """Full step on two threads against one, wall time."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    if (cores or 1) < 2:
+    """Full step on two threads against one, wall time; first of all, while the machine idles."""
+    if cores() < 2:
         _skip("threads", "this process has one core")
         return []
+    busy = os.getloadavg()[0]
+    if busy > 0.5:
+        sys.stderr.write(f"threads: load {busy:.1f}, expected an idle machine; gain too low\n")
     t = _measure("threads", pin=False)
     if not t:
         return []

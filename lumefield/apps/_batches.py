@@ -1,7 +1,7 @@
 """Photos as batches: a pure function of the step, so that a resumed run sees the same photos."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,16 +11,25 @@ from lumefield.apps._frame import WorldFrame
 
 
 class Batch(NamedTuple):
-    """Photos of one step (leading axis: cameras per step; stacked once more by ``fit``)."""
+    """Photos of one step: NumPy on the way in, traced arrays inside the loss.
 
-    index: NDArray[np.int32]  # pyright: ignore[reportIncompatibleMethodOverride]
-    """Position among the training photos."""
-    image: NDArray[np.uint8]
-    weight: NDArray[np.uint8]
-    alpha: NDArray[np.uint8]
-    world_from_cam: NDArray[np.float32]
-    focal: NDArray[np.float32]
-    centre: NDArray[np.float32]
+    Leading axis: cameras per step; stacked once more by ``fit``.
+    """
+
+    index: Any
+    """int32 position among the training photos."""
+    image: Any
+    """(H, W, 3) uint8."""
+    weight: Any
+    """(H, W) or (1, 1) uint8."""
+    alpha: Any
+    """(H, W) or (1, 1) uint8."""
+    world_from_cam: Any
+    """(3, 4) float32, training frame."""
+    focal: Any
+    """(2,) float32, pixels."""
+    centre: Any
+    """(2,) float32, pixels."""
 
 
 @dataclass(frozen=True)

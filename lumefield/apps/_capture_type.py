@@ -1,4 +1,4 @@
-"""The Capture noun: photos at training resolution with their cameras, as every trainer takes them."""
+"""The Capture noun: photos at training resolution with their cameras, as trainers take them."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,7 +21,7 @@ class Capture:
     weights: NDArray[np.uint8]
     """(n, H, W) 255 where a pixel counts in the loss, or (n, 1, 1) full of 255 when all do."""
     alphas: NDArray[np.uint8]
-    """(n, H, W) target opacity of the ``carve`` mode, or (n, 1, 1) full of 255 when there is none."""
+    """(n, H, W) target opacity of the ``carve`` mode, or (n, 1, 1) full of 255."""
     world_from_cam: NDArray[np.float64]
     """(n, 3, 4) poses."""
     focal: NDArray[np.float64]

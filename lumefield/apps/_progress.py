@@ -1,4 +1,4 @@
-"""Progress on the terminal: bars with ETA and the metric; plain lines where there is no terminal."""
+"""Progress on the terminal: bars with ETA and the metric; plain lines without a terminal."""
 
 from types import TracebackType
 from typing import Any, Self

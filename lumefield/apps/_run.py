@@ -4,9 +4,9 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from lumefield.errors import InputError, RunError
 
@@ -31,7 +31,7 @@ class Run:
 
     @classmethod
     @contextlib.contextmanager
-    def open(cls, folder: Path, *, resume: bool, overwrite: bool) -> "Iterator[Run]":
+    def open(cls, folder: Path, *, resume: bool, overwrite: bool) -> "Generator[Run]":
         """Check and lock the folder; nothing in it is changed yet, and it goes if it stays empty.
 
         Raises:
@@ -42,6 +42,7 @@ class Run:
         made = _make(folder)
         try:
             with _lock(folder):
+                run.config = _config(folder, resume=resume, overwrite=overwrite)  # now it stays
                 yield run
         finally:
             _remove_empty(folder, made)
@@ -57,10 +58,15 @@ class Run:
         return self.folder / "capture"
 
     def stored(self, settings: "Train") -> "Train":
-        """The settings that this run was started with."""
+        """The settings that this run was started with.
+
+        Raises:
+            InputError: If ``settings`` asks for others.
+            RunError: If ``config.json`` is damaged.
+        """
         from lumefield.apps._train import restored
 
-        return restored(settings, dict(self.config.get("settings", {})))
+        return restored(settings, cast("dict[str, object]", self.config["settings"]))
 
     def begin(self, config: dict[str, Any]) -> None:
         """Drop earlier results, if they are to be replaced, and write ``config.json``."""
@@ -113,9 +119,16 @@ def _config(folder: Path, *, resume: bool, overwrite: bool) -> dict[str, Any]:
                 f"--out {folder}: holds other files ({others[0]}); choose an empty or new folder"
             )
         return {}
-    config = read_json(path)
-    made_by = config.get("format", FORMAT)
-    if not isinstance(made_by, int) or made_by > FORMAT:
+    try:
+        config = read_json(path)
+    except RunError:
+        raise RunError(
+            f"{path}: damaged, so nothing in the folder is touched; choose another --out"
+        ) from None
+    made_by = config.get("format")
+    if not isinstance(made_by, int):
+        raise InputError(f"--out {folder}: holds something else; choose an empty or new folder")
+    if made_by > FORMAT:
         raise RunError(
             f"{folder}: made by a newer lumefield (run format {made_by}, this one knows {FORMAT}); "
             "upgrade lumefield or choose another --out"
@@ -125,17 +138,21 @@ def _config(folder: Path, *, resume: bool, overwrite: bool) -> dict[str, Any]:
             f"--out {folder}: already holds a run; add --resume to continue it, --overwrite to "
             "replace it, or choose another folder"
         )
+    if resume and not isinstance(config.get("settings"), dict):
+        raise RunError(f"{path}: has no settings; train again with --overwrite")
     return config
 
 
 def _make(folder: Path) -> list[Path]:
     """Make the folder and its parents; returns those that were not there, deepest first."""
     missing = [p for p in (folder, *folder.parents) if not p.exists()]
+    probe = folder / f".write-{os.getpid()}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".write-{os.getpid()}"
-        probe.write_bytes(b"\0" * 4096)
-        probe.unlink()
+        try:
+            probe.write_bytes(b"\0" * 4096)
+        finally:
+            probe.unlink(missing_ok=True)
     except OSError as error:
         _remove_empty(folder, missing)
         reason = (error.strerror or str(error)).lower()
@@ -153,7 +170,7 @@ def _remove_empty(folder: Path, made: list[Path]) -> None:
 
 
 @contextlib.contextmanager
-def _lock(folder: Path) -> Iterator[None]:
+def _lock(folder: Path) -> Generator[None]:
     """Keep two processes from training into one folder (where the system has file locks)."""
     try:
         import fcntl
@@ -164,10 +181,15 @@ def _lock(folder: Path) -> Iterator[None]:
     with path.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            free = os.path.samestat(os.fstat(file.fileno()), path.stat())
+        except (BlockingIOError, FileNotFoundError):
+            free = False  # held by another; or given up by it, and removed, just now
         except OSError:
+            free = True  # a file system without locks
+        if not free:
             raise InputError(
                 f"--out {folder}: another lumefield is training into it; wait or choose another"
-            ) from None
+            )
         try:
             yield
         finally:

@@ -3,6 +3,7 @@
 import dataclasses
 import typing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import jax
@@ -30,7 +31,7 @@ class SplatScene:
     exposure: Float[Array, "n 3 2"]
     """Per training photo and channel: log gain and offset; n = 0 without compensation."""
     pose: Float[Array, "n 6"]
-    """Per training photo: twist (translation, rotation) in the camera frame; n = 0 without refinement."""
+    """Per training photo: twist (translation, rotation) in the camera frame; n = 0 without."""
     probe: Float[Array, "m 2"]
     """Zeros whose gradient is the AbsGS statistic; m = 0 for relocation."""
 
@@ -76,14 +77,14 @@ def rates(recipe: Recipe, scene: SplatScene, step: Array) -> SplatScene:
     return SplatScene(
         gaussians=Gaussians(
             means=recipe.rate_means * jnp.exp(t * ratio),
-            quats_wxyz=recipe.rate_quats,
-            log_scales=recipe.rate_scales,
-            logit_opacities=recipe.rate_opacities,
+            quats_wxyz=jnp.float32(recipe.rate_quats),
+            log_scales=jnp.float32(recipe.rate_scales),
+            logit_opacities=jnp.float32(recipe.rate_opacities),
             sh=jnp.asarray(sh),
         ),
-        exposure=recipe.rate_exposure,
+        exposure=jnp.float32(recipe.rate_exposure),
         pose=recipe.rate_pose * jnp.exp(t * float(np.log(0.01))),
-        probe=0.0,
+        probe=jnp.float32(0),
     )
 
 
@@ -106,9 +107,7 @@ def make_loss(recipe: Recipe, *, height: int, width: int, degree: int) -> Any:  
     k = (degree + 1) ** 2
     options = render.SplatOptions(antialiased=recipe.antialiased)
 
-    def one(
-        scene: SplatScene, batch: Batch, key: PRNGKeyArray
-    ) -> tuple[Array, Array]:
+    def one(scene: SplatScene, batch: Batch, key: PRNGKeyArray) -> tuple[Array, Array]:
         g = scene.gaussians.activate()
         g["sh"] = g["sh"][:, :k]
         pose = batch.world_from_cam
@@ -140,9 +139,7 @@ def make_loss(recipe: Recipe, *, height: int, width: int, degree: int) -> Any:  
         del step
         cameras = batch.index.shape[0]
         keys = jax.random.split(key, cameras)
-        parts = [
-            one(scene, jax.tree.map(lambda x, i=i: x[i], batch), keys[i]) for i in range(cameras)
-        ]
+        parts = [one(scene, Batch(*(leaf[i] for leaf in batch)), keys[i]) for i in range(cameras)]
         value = sum(p[0] for p in parts) / cameras
         mse = sum(p[1] for p in parts) / cameras
         if recipe.densify == "mcmc":
@@ -217,7 +214,11 @@ def make_between(recipe: Recipe) -> Any:  # noqa: ANN401
         step = int(state.step)
         if step % recipe.refine_every == 0 and recipe.refine_from <= step < recipe.refine_until:
             state = densified(state)
-        if recipe.densify == "adc" and step % recipe.reset_every == 0 and step < recipe.refine_until:
+        if (
+            recipe.densify == "adc"
+            and step % recipe.reset_every == 0
+            and step < recipe.refine_until
+        ):
             state = lowered(state)
         return state
 
@@ -226,16 +227,20 @@ def make_between(recipe: Recipe) -> Any:  # noqa: ANN401
 
 def _replaced(state: TrainState, g: Gaussians, stats: Stats, touched: Array) -> TrainState:
     scene = dataclasses.replace(state.scene, gaussians=g)
-    rows = jax.tree.map(lambda x: jnp.zeros(x.shape[:1], bool), scene)
-    rows = dataclasses.replace(rows, gaussians=jax.tree.map(lambda _: touched, g))
+    rows = SplatScene(
+        gaussians=Gaussians(touched, touched, touched, touched, touched),
+        exposure=jnp.zeros(scene.exposure.shape[:1], bool),
+        pose=jnp.zeros(scene.pose.shape[:1], bool),
+        probe=jnp.zeros(scene.probe.shape[:1], bool),
+    )
     return dataclasses.replace(state, scene=scene, opt=forget(state.opt, scene, rows), aux=stats)
 
 
 def bake(scene: SplatScene) -> Gaussians:
     """The Gaussians with the mean exposure of the photos in their colours.
 
-    rgb' = a rgb + b per channel, so sh' = a sh and the constant term takes 0.5 (a - 1) + b. (What the clamp at 0
-    removes is not recovered.)
+    rgb' = a rgb + b per channel, so sh' = a sh and the constant term takes 0.5 (a - 1) + b.
+    (What the clamp at 0 removes is not recovered.)
     """
     g = scene.gaussians
     if not scene.exposure.shape[0]:
@@ -245,3 +250,25 @@ def bake(scene: SplatScene) -> Gaussians:
     sh = g.sh * gain
     sh = sh.at[:, 0].add((0.5 * (gain - 1) + offset) / fields.SH_C0)
     return dataclasses.replace(g, sh=sh)
+
+
+@partial(jax.jit, static_argnums=(5, 6))
+def draw(
+    gaussians: Gaussians,
+    world_from_cam: Float[Array, "3 4"],
+    focal: Float[Array, " 2"],
+    centre: Float[Array, " 2"],
+    level: float,
+    size: tuple[int, int],
+    antialiased: bool,
+) -> Float[Array, "h w 3"]:
+    """One view of the Gaussians over a grey background of ``level``; ``size`` is (H, W)."""
+    camera = render.Cameras(
+        world_from_cam=world_from_cam, focal=focal, centre=centre, height=size[0], width=size[1]
+    )
+    return render.rasterize_rgb(
+        **gaussians.activate(),
+        camera=camera,
+        background=jnp.full((3,), level, jnp.float32),
+        options=render.SplatOptions(antialiased=antialiased),
+    )[0]

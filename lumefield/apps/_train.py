@@ -1,11 +1,14 @@
 """``lumefield train``: from what a person has to a run folder with a scene and a report."""
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import tyro
+
+from lumefield.errors import InputError
 
 METHODS = ("splat",)
 
@@ -68,30 +71,69 @@ def train(settings: Train) -> Path:
         RunError: If the run cannot be continued.
     """
     from lumefield.apps._run import Run
-    from lumefield.apps._train_run import Session
 
-    if settings.cameras_per_step < 1:
-        from lumefield.errors import InputError
-
-        raise InputError(f"--cameras-per-step {settings.cameras_per_step}, expected at least 1")
+    check(settings)
     with Run.open(settings.out, resume=settings.resume, overwrite=settings.overwrite) as run:
         settings = run.stored(settings) if settings.resume else settings
+        from lumefield.apps._train_run import Session  # loads jax: after what needs none
+
         session = Session.prepare(settings, run)
         session.fit()
         session.finish()
     return settings.out
 
 
-def restored(settings: Train, stored: dict[str, object]) -> Train:
-    """The settings a run was started with; steps, threads and the place may be new."""
-    names = {f.name for f in dataclasses.fields(Train)}
-    old = {k: v for k, v in stored.items() if k in names}
-    keep = {
-        "input": Path(str(old["input"])) if "input" in old else settings.input,
-        "out": settings.out,
-        "resume": True,
-        "overwrite": False,
-        "threads": settings.threads,
-        "steps": settings.steps if settings.steps is not None else old.get("steps"),
-    }
-    return dataclasses.replace(settings, **{**old, **keep})  # pyright: ignore[reportArgumentType]
+def check(settings: Train) -> None:
+    """Refuse what no photos could make right, before anything is read or written.
+
+    Raises:
+        InputError: If a number is outside its range, or two flags exclude each other.
+    """
+    if settings.resume and settings.overwrite:
+        raise InputError("--resume continues a run and --overwrite replaces it; give one of them")
+    for name, (low, high) in _RANGES.items():
+        value = getattr(settings, name)
+        if value is not None and not low <= value <= high:
+            flag = "--" + name.replace("_", "-")
+            raise InputError(f"{flag} {value}, expected {low} to {high}")
+
+
+def restored(settings: Train, stored: Mapping[str, object]) -> Train:
+    """The settings a run was started with; steps, threads, the place and moved photos may be new.
+
+    Args:
+        settings: What was asked for now.
+        stored: ``settings`` of the run's ``config.json``.
+
+    Raises:
+        InputError: If another input or another value of a setting was asked for.
+    """
+    old: dict[str, Any] = {k: v for k, v in stored.items() if k in _KEPT}
+    for name, value in old.items():
+        now = getattr(settings, name)
+        if now not in (value, _KEPT[name]):
+            flag = "--" + name.replace("_", "-")
+            raise InputError(
+                f"{flag} {now}: the run in {settings.out} was started with {value}, and --resume "
+                f"continues it with that; leave {flag} out, or choose another --out"
+            )
+    place = Path(str(stored.get("input", settings.input)))
+    if place.exists() and place != settings.input.resolve():
+        raise InputError(
+            f"{settings.input}: the run in {settings.out} was started with {place}, and --resume "
+            "continues it with that; give it again, or choose another --out"
+        )
+    steps = stored.get("steps") if settings.steps is None else settings.steps
+    return dataclasses.replace(settings, **old, steps=steps)
+
+
+_RANGES = {
+    "steps": (1, 10_000_000),
+    "max_gaussians": (1, 100_000_000),
+    "cameras_per_step": (1, 64),
+    "seed": (0, 2**32 - 1),
+}
+"""Flag -> least and most."""
+_FREE = ("input", "out", "steps", "threads", "resume", "overwrite")
+_KEPT = {f.name: f.default for f in dataclasses.fields(Train) if f.name not in _FREE}
+"""Settings that a resumed run keeps -> their default."""

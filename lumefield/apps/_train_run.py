@@ -1,4 +1,4 @@
-"""One training session: from the capture to the first step, the loop's callbacks, what comes out."""
+"""One training session: the capture, the loop's callbacks, what comes out."""
 
 import dataclasses
 import json
@@ -12,11 +12,10 @@ from types import FrameType
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from lumefield import __version__, native, render
+from lumefield import __version__, native
 from lumefield.apps import _plan, _splat
 from lumefield.apps._batches import Views, shuffled
 from lumefield.apps._capture import capture
@@ -26,9 +25,9 @@ from lumefield.apps._frame import WorldFrame
 from lumefield.apps._plan import Plan
 from lumefield.apps._progress import CaptureBar, Say, TrainBar
 from lumefield.apps._run import Run
+from lumefield.apps._splat_start import start_state
 from lumefield.apps._train import Train
 from lumefield.errors import RunError
-from lumefield.fields import Gaussians, Stats
 from lumefield.fit import Chunk, Stage, TrainState, fit, restore, state_arrays
 
 _BACKGROUND = {"black": 0.0, "white": 1.0, "random": 0.0}
@@ -60,7 +59,7 @@ class Session:
 
     @classmethod
     def prepare(cls, settings: Train, run: Run) -> "Session":
-        """Everything up to the first step. Nothing of an earlier run is touched before it is sure."""
+        """Everything up to the first step; an earlier run is not touched before all is sure."""
         say = Say()
         start = time.perf_counter()
         photos = _photos(settings, run)
@@ -80,7 +79,7 @@ class Session:
         )
         recipe = _recipe(settings, plan, photos)
         frame = WorldFrame.of_cameras(photos.world_from_cam)
-        state = _start(settings, photos, recipe, frame)
+        state = start_state(settings, photos, recipe, frame)
         session = cls(
             settings, run, photos, plan, recipe, frame, state, seconds=0.0, timings=spent, say=say
         )
@@ -261,7 +260,7 @@ class Session:
     def _held_out(
         self, which: tuple[int, ...]
     ) -> tuple[list[NDArray[np.uint8]], list[NDArray[np.uint8]]]:
-        """Drawn views and their photos, 8 bits, at each photo's own size; weight 0 is black in both."""
+        """Drawn views and their photos, 8 bits, each at its own size; weight 0 is black in both."""
         from lumefield.apps._scene_io import to_bytes
 
         views = Views.of(self.capture, self.frame, which)
@@ -270,10 +269,8 @@ class Session:
         pictures: list[NDArray[np.uint8]] = []
         truths: list[NDArray[np.uint8]] = []
         for k, i in enumerate(which):
-            rgb = _draw(
-                g, views.world_from_cam[k], views.focal[k], views.centre[k], jnp.float32(level),
-                height=views.height, width=views.width, antialiased=self.recipe.antialiased,
-            )  # fmt: skip
+            view = (views.world_from_cam[k], views.focal[k], views.centre[k])
+            rgb = _splat.draw(g, *view, level, (views.height, views.width), self.recipe.antialiased)
             width, height = self.capture.sizes[i]
             weight = views.weight[k] > 127
             truth = views.image[k]
@@ -335,7 +332,7 @@ def _photos(settings: Train, run: Run) -> Capture:
 
 
 def _chosen_plan(settings: Train, run: Run, photos: Capture) -> Plan:
-    old = run.config.get("plan")
+    old: dict[str, Any] = run.config.get("plan", {})
     if settings.resume and old and settings.steps in (None, old["steps"]):
         return Plan.from_json(old)
     plan = _plan.make_plan(
@@ -365,76 +362,6 @@ def _recipe(settings: Train, plan: Plan, photos: Capture) -> _splat.Recipe:
     )
 
 
-def _start(
-    settings: Train, photos: Capture, recipe: _splat.Recipe, frame: WorldFrame
-) -> TrainState:
-    """The state before the first step: Gaussians on the points, or at random in front of cameras."""
-    key = jax.random.key(settings.seed)
-    points, colours = frame.inward_points(photos.points), photos.colours / 255
-    if len(points) < 100:
-        points, colours = _random_points(photos, frame, settings.seed)
-    if len(points) > recipe.limit:
-        some = np.random.default_rng(settings.seed).permutation(len(points))[: recipe.limit]
-        points, colours = points[some], colours[some]
-    g = Gaussians.from_points(points, colours, key=key)
-    used, n = g.count, len(photos.train)
-    scene = _splat.SplatScene(
-        gaussians=g.padded(recipe.limit),
-        exposure=jnp.zeros((n if settings.exposure else 0, 3, 2)),
-        pose=jnp.zeros((n if settings.refine_poses else 0, 6)),
-        probe=jnp.zeros((recipe.limit if recipe.densify == "adc" else 0, 2)),
-    )
-    stats = Stats.start(used, recipe.limit)
-    return TrainState.start(scene, _splat.optimizer(recipe, scene), key, stats)
-
-
-def _random_points(
-    photos: Capture, frame: WorldFrame, seed: int, count: int = 5_000
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Points where the cameras look: in a ball around the point nearest to all their axes."""
-    poses = frame.inward(photos.world_from_cam)
-    eye, axis = poses[:, :, 3], poses[:, :, 2]
-    across = np.eye(3) - axis[:, :, None] * axis[:, None, :]
-    target = np.linalg.lstsq(across.sum(0), (across @ eye[..., None]).sum(0)[:, 0], rcond=None)[0]
-    ahead = np.sum((target - eye) * axis, 1)
-    if np.median(ahead) <= 0.1:  # parallel or outward cameras: a shell around them
-        target = (eye + axis).mean(0)
-    radius = max(1e-2, 0.6 * float(np.median(np.linalg.norm(eye - target, axis=1))))
-    rng = np.random.default_rng(seed)
-    ball = rng.normal(size=(count, 3))
-    ball *= (rng.uniform(size=count) ** (1 / 3) / np.linalg.norm(ball, axis=1))[:, None]
-    return target + radius * ball, np.full((count, 3), 0.5)
-
-
-def _draw(
-    g: Gaussians,
-    pose: Any,  # noqa: ANN401
-    focal: Any,  # noqa: ANN401
-    centre: Any,  # noqa: ANN401
-    level: Any,  # noqa: ANN401
-    *,
-    height: int,
-    width: int,
-    antialiased: bool,
-) -> Any:  # noqa: ANN401
-    return _drawn(g, pose, focal, centre, level, (height, width, antialiased))
-
-
-def _drawn_now(g: Gaussians, pose: Any, focal: Any, centre: Any, level: Any, static: Any) -> Any:  # noqa: ANN401
-    height, width, antialiased = static
-    camera = render.Cameras(
-        world_from_cam=pose, focal=focal, centre=centre, height=height, width=width
-    )
-    options = render.SplatOptions(antialiased=antialiased)
-    background = jnp.full((3,), level)
-    return render.rasterize_rgb(
-        **g.activate(), camera=camera, background=background, options=options
-    )[0]
-
-
-_drawn = jax.jit(_drawn_now, static_argnums=5)
-
-
 def peak_rss_mb() -> float:
     """Peak resident memory of this process, MB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -452,6 +379,3 @@ def versions() -> dict[str, str]:
         "python": python_version(),
         **{name: metadata.version(name) for name in names},
     }
-
-
-

@@ -2,7 +2,7 @@
 //
 // 1. Cull: opacity below 1/255, or the ellipse sigma = cut outside the image.
 // 2. Sort the visible depths once (stable radix sort: ties keep input order).
-// 3. Each Gaussian names, per tile row, the span of tiles its ellipse meets (exact ellipse-row test).
+// 3. Gather them into records in depth order; each names, per tile row, the span of tiles its ellipse meets (exact ellipse-row test).
 // 4. Counting sort into tiles: chunks of Gaussians count in parallel, a prefix over (tile, chunk)
 //    gives every chunk its own cursor, so the order inside a tile is the depth order.
 #pragma once
@@ -104,21 +104,19 @@ static inline int sort_visible(Pool& pool, Scratch& mem, const Inputs& in, int* 
   return m;
 }
 
-// Calls f(first tile, number of tiles) for every tile row that the ellipse of Gaussian i meets.
-template <class F>
-static inline void for_spans(const Inputs& in, const Bins& b, int i, F f) {
-  const float* q = in.factor + 3 * i;
-  float x = in.xy[2 * i], y = in.xy[2 * i + 1], u = q[0], v = q[1], w = q[2];
-  float k2 = 2 * std::log(255.f * in.opacity[i]), k = std::sqrt(k2), ey = k / w, inv = 1 / u;
-  int ty0 = std::max(0, (int)std::floor(std::max(y - ey, -1.f) / TILE_H));
-  int ty1 = std::min(b.tiles_y - 1, (int)std::floor(std::min(y + ey, in.height + 1.f) / TILE_H));
-  // On row dy the ellipse spans x = (-v dy -+ sqrt(k2 - w^2 dy^2)) / u; its right end is largest at:
-  float dy_right = -v * k / (w * std::sqrt(w * w + v * v));
+// Calls f(first tile, number of tiles) for every tile row that the ellipse of a Gaussian meets.
+template <class R, class F>
+static inline void for_spans(const R& g, const Inputs& in, const Bins& b, F f) {
+  float k = std::sqrt(g.cut), ey = g.half_height, inv = 1 / g.u, ww = g.w * g.w, slope = -g.v * inv;
+  int ty0 = std::max(0, (int)std::floor(std::max(g.y - ey, -1.f) / TILE_H));
+  int ty1 = std::min(b.tiles_y - 1, (int)std::floor(std::min(g.y + ey, in.height + 1.f) / TILE_H));
+  // On row dy the ellipse spans x = (-v dy -+ sqrt(cut - w^2 dy^2)) / u; its right end is largest at:
+  float dy_right = -g.v * k / (g.w * std::sqrt(ww + g.v * g.v));
   for (int ty = ty0; ty <= ty1; ty++) {
-    float lo = std::max(ty * TILE_H - y, -ey), hi = std::min((ty + 1) * TILE_H - y, ey);
+    float lo = std::max(ty * TILE_H - g.y, -ey), hi = std::min((ty + 1) * TILE_H - g.y, ey);
     float dr = std::min(std::max(dy_right, lo), hi), dl = std::min(std::max(-dy_right, lo), hi);
-    float right = x + (-v * dr + std::sqrt(std::max(0.f, k2 - w * w * dr * dr))) * inv;
-    float left = x + (-v * dl - std::sqrt(std::max(0.f, k2 - w * w * dl * dl))) * inv;
+    float right = g.x + slope * dr + std::sqrt(std::max(0.f, g.cut - ww * dr * dr)) * inv;
+    float left = g.x + slope * dl - std::sqrt(std::max(0.f, g.cut - ww * dl * dl)) * inv;
     int x0 = std::max(0, (int)std::floor(std::max(left, -1.f) / TILE_W));
     int x1 = std::min(b.tiles_x - 1, (int)std::floor(std::min(right, in.width + 1.f) / TILE_W));
     if (x1 >= x0) f(ty * b.tiles_x + x0, x1 - x0 + 1);
@@ -130,7 +128,8 @@ struct Span {
 };
 
 // keep_slots: also list the slots of each Gaussian (the backward pass gathers its sums by them).
-static inline void make_bins(Pool& pool, Scratch& mem, const Inputs& in, bool keep_slots, Bins& b) {
+template <class R>
+static inline void make_bins(Pool& pool, Scratch& mem, const Inputs& in, const R* rec, bool keep_slots, Bins& b) {
   b.tiles_x = (in.width + TILE_W - 1) / TILE_W;
   b.tiles_y = (in.height + TILE_H - 1) / TILE_H;
   int n_tiles = b.tiles(), m = b.visible;
@@ -145,7 +144,7 @@ static inline void make_bins(Pool& pool, Scratch& mem, const Inputs& in, bool ke
     for (int k = a; k < e; k++) {
       size_t before = spans[c].size();
       int slots = 0;
-      for_spans(in, b, b.order[k], [&](int tile, int n) {
+      for_spans(rec[k], in, b, [&](int tile, int n) {
         spans[c].push_back({tile, n});
         slots += n;
         for (int j = 0; j < n; j++) count[tile + j]++;

@@ -23,7 +23,8 @@ extern "C" void lumefield_counts(uint64_t* out) {  // row visits, items visited
 #ifdef LF_TIME
 #include <chrono>
 #include <cstdio>
-static double now_() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+#include <time.h>
+static double now_() { timespec t; clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t); return t.tv_sec + 1e-9 * t.tv_nsec; }
 #define MARK(n) double mark_##n = now_()
 #define SHOW(...) fprintf(stderr, __VA_ARGS__)
 #else
@@ -36,7 +37,11 @@ static Record<C>* make_records(Pool& pool, Scratch& mem, const Inputs& in, const
   Record<C>* rec = mem.take<Record<C>>(b.visible);
   pool.run(CHUNKS, [&, rec](int c) {
     for (int k = chunk_begin(b.visible, c); k < chunk_begin(b.visible, c + 1); k++) {
-      int i = b.order[k];
+      int i = b.order[k], next = b.order[std::min(k + 16, b.visible - 1)];
+      __builtin_prefetch(in.factor + 3 * next);
+      __builtin_prefetch(in.xy + 2 * next);
+      __builtin_prefetch(in.opacity + next);
+      __builtin_prefetch(values + (size_t)next * C);
       const float* q = in.factor + 3 * i;
       Record<C>& r = rec[k];
       r.x = in.xy[2 * i], r.y = in.xy[2 * i + 1];
@@ -120,10 +125,10 @@ static void tile_forward(const Bins& b, const Record<C>* rec, int t, const Input
 }
 
 // One row of sums per slot: v, v dx, v dx^2, v dy, v dy dx, v dy^2 with v = alpha dL/dalpha; then dL/dvalue;
-// with ABS also sum |dL/dx|, sum |dL/dy| over the pixels. Rounded up to a multiple of 8 for sum8.
+// with ABS also sum |dL/dx|, sum |dL/dy| over the pixels.
 template <int C, bool ABS>
 constexpr int row_size() {
-  return (6 + C + (ABS ? 2 : 0) + 7) / 8 * 8;
+  return 6 + C + (ABS ? 2 : 0);
 }
 
 struct Cotangent {
@@ -196,8 +201,9 @@ static void tile_backward(const Bins& b, const Record<C>* rec, int t, const Inpu
     part[0] = v0, part[1] = v0 * dx, part[2] = part[1] * dx, part[3] = vy, part[4] = vy * dx, part[5] = vyy;
     for (int j = 0; j < C; j++) part[6 + j] = gv[j];
     if (ABS) part[6 + C] = gx, part[7 + C] = gy;
-    for (int j = 6 + C + (ABS ? 2 : 0); j < ROW; j++) part[j] = zero();
-    for (int j = 0; j < ROW; j += 8) sum8(part + j, out + j);
+    constexpr int EIGHTS = ROW / 8 * 8;
+    for (int j = 0; j < EIGHTS; j += 8) sum8(part + j, out + j);
+    for (int j = EIGHTS; j < ROW; j++) out[j] = sum(part[j]);
   }
   memset(sums + (size_t)s * ROW, 0, (size_t)(end - s) * ROW * sizeof(float));
 }
@@ -244,13 +250,13 @@ static void forward(Pool& pool, const Inputs& in, const float* values, float* im
   b.order = kept;  // the order is kept for the backward pass, which then need not sort
   b.visible = kept[in.n] = sort_visible(pool, *mem, in, kept);
   MARK(1);
-  make_bins(pool, *mem, in, false, b);
-  MARK(2);
   Record<C>* rec = make_records<C>(pool, *mem, in, values, b);
+  MARK(2);
+  make_bins(pool, *mem, in, rec, false, b);
   MARK(3);
   pool.run(b.tiles(), [&](int t) { tile_forward<C>(b, rec, t, in, image, trans); });
   MARK(4);
-  SHOW("fwd sort %.2f bins %.2f rec %.2f tiles %.2f\n", 1e3*(mark_1-mark_0), 1e3*(mark_2-mark_1), 1e3*(mark_3-mark_2), 1e3*(mark_4-mark_3));
+  SHOW("fwd sort %.2f rec %.2f bins %.2f tiles %.2f\n", 1e3*(mark_1-mark_0), 1e3*(mark_2-mark_1), 1e3*(mark_3-mark_2), 1e3*(mark_4-mark_3));
   std::fill(kept + b.visible, kept + in.n, 0);
 }
 
@@ -263,9 +269,9 @@ static void backward(Pool& pool, const Inputs& in, const float* values, const in
   MARK(0);
   b.order = const_cast<int*>(kept);
   b.visible = kept[in.n];
-  make_bins(pool, *mem, in, true, b);
-  MARK(1);
   Record<C>* rec = make_records<C>(pool, *mem, in, values, b);
+  make_bins(pool, *mem, in, rec, true, b);
+  MARK(1);
   float* sums = (*mem).take<float>((size_t)b.total * row_size<C, ABS>());
   pool.run(b.tiles(), [&](int t) { tile_backward<C, ABS>(b, rec, t, in, ct, sums); });
   MARK(2);

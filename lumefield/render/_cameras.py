@@ -8,7 +8,6 @@ import dataclasses
 import typing
 from typing import Literal
 
-import jax
 import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float
@@ -72,12 +71,17 @@ class Cameras:
             model=model,
         )
 
-    def __getitem__(self, index: typing.Any) -> "Cameras":
+    def __getitem__(self, index: typing.Any) -> "Cameras":  # noqa: ANN401
         """Index or slice the batch axes."""
-        return jax.tree.map(lambda x: x[index], self)
+        return dataclasses.replace(
+            self,
+            world_from_cam=self.world_from_cam[index],
+            focal=self.focal[index],
+            centre=self.centre[index],
+        )
 
     def scaled(self, factor: float, *, height: int, width: int) -> "Cameras":
-        """The same views with ``factor`` times the pixels per axis, on a ``height`` x ``width`` image."""
+        """The same views with ``factor`` times the pixels per axis, on a new image size."""
         return dataclasses.replace(
             self,
             focal=self.focal * factor,

@@ -91,8 +91,8 @@ _loss_native.defvjp(_loss_native_fwd, _loss_native_bwd)
 
 def photometric_loss(
     image: Float[Array, "h w 3"],
-    truth: UInt8[Array, "h w 3"],
-    weight: UInt8[Array, "..."],
+    truth: UInt8[Array, "_ _ 3"],
+    weight: UInt8[Array, "_ _"],
     *,
     dssim: float = 0.2,
     backend: str = "auto",
@@ -104,7 +104,7 @@ def photometric_loss(
 
     Args:
         image: Rendered colours.
-        truth: The photo, 255 = 1.
+        truth: The photo, of the size of the image, 255 = 1.
         weight: (H, W) or (1, 1); 255 counts in full, 0 not at all.
         dssim: Share of the structural term, in [0, 1].
         backend: "auto", "native" or "xla".
