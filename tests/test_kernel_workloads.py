@@ -71,6 +71,14 @@ def test_the_kept_bytes_are_counted_once_and_without_the_inputs(small: garden.Ga
     assert numbers["kept_bytes"] == pytest.approx(expected, rel=0.01)
 
 
+@pytest.mark.slow
+def test_the_counting_build_counts_and_the_timed_build_times(small: garden.Garden):
+    del small
+    numbers = kernel_runs.tiles()
+    assert numbers["pixel_evaluations"] >= 8 * numbers["items"] / 2 > 0
+    assert 0 < numbers["tiles_ms"] < 100
+
+
 def test_native_and_xla_steps_are_timed_side_by_side(small: garden.Garden):
     del small
     times = kernel_runs.projection()
@@ -118,7 +126,7 @@ def test_with_one_core_two_threads_are_skipped(
 
 def test_the_scene_says_which_file_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("LUMEFIELD_DATA", str(tmp_path))
-    with pytest.raises(FileNotFoundError, match="test_garden.npz; set LUMEFIELD_DATA"):
+    with pytest.raises(FileNotFoundError, match=r"test_garden\.npz; set LUMEFIELD_DATA"):
         garden.make(10)
 
 
@@ -133,7 +141,7 @@ def test_without_its_folder_the_prototype_is_left_out(
 
 def test_ratios_are_those_of_the_times(monkeypatch: pytest.MonkeyPatch):
     times = {"native": 10.0, "xla": 50.0, "prototype": 20.0}
-    monkeypatch.setattr(workloads, "_measure", lambda name, **_: times)  # pyright: ignore
+    monkeypatch.setattr(workloads, "_measure", lambda name, **_: times)
     found = {m.key.rsplit(".", 1)[1]: m.value for m in workloads.splat_step()}
     assert found["step_speedup"] == 5
     assert found["step_of_prototype"] == 0.5

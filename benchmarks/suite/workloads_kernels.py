@@ -74,11 +74,12 @@ def splat_tiles() -> list[Metric]:
         Metric(f"{_SCENE}.pixel_evaluations", work, "", "equal", 0.02),
         Metric(f"{_SCENE}.fwd_rate", work / t["forward_ms"] / 1e6, "G/s", "higher", _TIME),
     ]
+    metrics += [
+        Metric(f"{_SCENE}.stage_{stage}", value, "ms", "lower", _FREE)
+        for stage, value in t.items()
+        if stage.endswith("_ms") and stage != "forward_ms"
+    ]
     if "tiles_ms" in t:
-        metrics += [
-            Metric(f"{_SCENE}.{stage}", t[stage], "ms", "lower", _FREE)
-            for stage in ("sort_ms", "bins_ms", "records_ms", "tiles_ms")
-        ]
         rate = work / t["tiles_ms"] / 1e6
         metrics.append(Metric(f"{_SCENE}.tiles_rate", rate, "G/s", "higher", _TIME))
     return metrics

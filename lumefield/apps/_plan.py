@@ -12,7 +12,7 @@ Quality = Literal["draft", "standard", "best"]
 
 MAX_SIDE = {"cpu": 512, "gpu": 1600}
 """Longest side of the photos, in pixels, that ``--downscale`` aims at when it is not given."""
-_STEPS = {"draft": 3_000, "standard": 15_000, "best": 40_000}
+_STEPS = {"draft": 3_000, "standard": 8_000, "best": 20_000}
 _PER_PIXEL = {"draft": 0.25, "standard": 0.45, "best": 1.0}
 _FLOATS = 3 + 4 + 3 + 1 + 48
 _COPIES = 9
@@ -121,7 +121,7 @@ def forecast_mb(plan: Plan, *, photos: int, height: int, width: int) -> int:
     gaussians = plan.limit * _FLOATS * 4 * _COPIES
     pixels = height * width
     stored = photos * pixels * 3 * (1 + 1 / 4)
-    chunk = plan.chunk * pixels * 3 * 2
+    chunk = max(plan.chunk * pixels * 3, 64e6) * 2
     working = pixels * 4 * 40 + plan.limit * 64 * 8
     return round(_BASE_MB + (gaussians + stored + chunk + working) / 1e6)
 

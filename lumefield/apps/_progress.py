@@ -1,7 +1,7 @@
 """Progress on the terminal: bars with ETA and the metric; plain lines without a terminal."""
 
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -47,10 +47,11 @@ class CaptureBar:
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             transient=True,
+            disable=not Console().is_terminal,
         )
         self._tasks: dict[str, TaskID] = {}
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "CaptureBar":
         self._bar.start()
         return self
 
@@ -89,7 +90,7 @@ class TrainBar:
         self._done, self._first, self._plain = done, done, not self._bar.console.is_terminal
         self._told = done
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "TrainBar":
         if not self._plain:
             self._bar.start()
         return self

@@ -77,6 +77,9 @@ class Run:
                 (self.folder / name).unlink(missing_ok=True)
             for name in _FOLDERS:
                 shutil.rmtree(self.folder / name, ignore_errors=True)
+        for place in (self.folder, *(self.folder / name for name in _FOLDERS)):
+            for part in place.glob(".*.part"):  # of a process that was killed while writing
+                part.unlink(missing_ok=True)
         self.config = {"format": FORMAT, **config}
         write_json(self.folder / "config.json", self.config)
 
@@ -113,7 +116,7 @@ def _config(folder: Path, *, resume: bool, overwrite: bool) -> dict[str, Any]:
         raise RunError(f"{folder}: holds no run to resume; leave --resume out to start one")
     if not has_run:
         others = [p.name for p in folder.iterdir()] if folder.is_dir() else []
-        others = [n for n in others if n not in ("capture", ".lock")]
+        others = [n for n in others if n != "capture" and not n.startswith(".")]
         if others:
             raise InputError(
                 f"--out {folder}: holds other files ({others[0]}); choose an empty or new folder"

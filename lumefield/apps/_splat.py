@@ -80,7 +80,7 @@ def rates(recipe: Recipe, scene: SplatScene, step: Array) -> SplatScene:
             quats_wxyz=jnp.float32(recipe.rate_quats),
             log_scales=jnp.float32(recipe.rate_scales),
             logit_opacities=jnp.float32(recipe.rate_opacities),
-            sh=jnp.asarray(sh),
+            sh=jnp.asarray(sh)[None],
         ),
         exposure=jnp.float32(recipe.rate_exposure),
         pose=recipe.rate_pose * jnp.exp(t * float(np.log(0.01))),
@@ -123,7 +123,7 @@ def make_loss(recipe: Recipe, *, height: int, width: int, degree: int) -> Any:  
         )
         if scene.exposure.shape[0]:
             tone = scene.exposure[batch.index]
-            rgb = rgb * jnp.exp(tone[:, 0]) + tone[:, 1]
+            rgb = rgb * jnp.exp(tone[:, 0])[None, None] + tone[:, 1][None, None]
         value = render.photometric_loss(rgb, truth, batch.weight, dssim=recipe.dssim)
         if recipe.carve:
             want = batch.alpha.astype(jnp.float32) * jnp.float32(1 / 255)
@@ -258,7 +258,7 @@ def draw(
     world_from_cam: Float[Array, "3 4"],
     focal: Float[Array, " 2"],
     centre: Float[Array, " 2"],
-    level: float,
+    level: float | Float[Array, ""],
     size: tuple[int, int],
     antialiased: bool,
 ) -> Float[Array, "h w 3"]:

@@ -1,6 +1,7 @@
 """Batches as a function of the step, photos made smaller, and the frame training runs in."""
 
 import dataclasses
+import itertools
 from typing import Any
 
 import numpy as np
@@ -21,9 +22,11 @@ def test_every_epoch_is_a_permutation(n: int):
         assert not (order[0] == order[1]).all()
 
 
-@pytest.mark.parametrize("cuts", [[0, 100], [0, 1, 2, 3, 100], [0, 13, 26, 39, 99, 100], [0, 50, 100]])
+@pytest.mark.parametrize(
+    "cuts", [[0, 100], [0, 1, 2, 3, 100], [0, 13, 26, 39, 99, 100], [0, 50, 100]]
+)
 def test_any_split_of_the_steps_gives_the_same_sequence(cuts: list[int]):
-    parts = [shuffled(3, 13, a, b - a) for a, b in zip(cuts[:-1], cuts[1:], strict=True)]
+    parts = [shuffled(3, 13, a, b - a) for a, b in itertools.pairwise(cuts)]
     assert np.array_equal(np.concatenate(parts), shuffled(3, 13, 0, 100))
 
 
@@ -116,8 +119,12 @@ def test_a_batch_has_the_shape_of_its_index():
 
 def test_inward_and_outward_are_inverse():
     points = np.random.default_rng(1).normal(size=(20, 3)) * 50
-    np.testing.assert_allclose(FRAME.outward_points(FRAME.inward_points(points)), points, atol=1e-12)
-    np.testing.assert_allclose(FRAME.inward_points(FRAME.outward_points(points)), points, atol=1e-12)
+    np.testing.assert_allclose(
+        FRAME.outward_points(FRAME.inward_points(points)), points, atol=1e-12
+    )
+    np.testing.assert_allclose(
+        FRAME.inward_points(FRAME.outward_points(points)), points, atol=1e-12
+    )
 
 
 def test_poses_keep_their_rotation_and_move_as_points_do():

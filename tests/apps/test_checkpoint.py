@@ -52,7 +52,9 @@ def test_what_is_saved_is_loaded_to_the_bit(tmp_path: Path):
 
 def test_a_training_state_goes_through_a_file_and_comes_back(tmp_path: Path):
     tx = scaled_adam(lambda step: 0.1)
-    state = TrainState.start({"x": jnp.ones((3, 2)), "none": jnp.zeros((0, 2))}, tx, jax.random.key(5))
+    state = TrainState.start(
+        {"x": jnp.ones((3, 2)), "none": jnp.zeros((0, 2))}, tx, jax.random.key(5)
+    )
     save_checkpoint(tmp_path, 0, state_arrays(state), {})
     back = restore(state, loaded(tmp_path).arrays)
     mine, yours = state_arrays(state), state_arrays(back)
@@ -123,9 +125,7 @@ def test_a_damaged_newest_falls_back_to_the_one_before_and_says_so(damage: Any, 
     ("damage", "reason"),
     [(truncate, r"\d+ bytes, expected \d+"), (flip, "its SHA-256 does not match")],
 )
-def test_when_all_are_damaged_the_message_says_what_to_do(
-    damage: Any, reason: str, tmp_path: Path
-):
+def test_when_all_are_damaged_the_message_says_what_to_do(damage: Any, reason: str, tmp_path: Path):
     for step in (50, 100):
         damage(save_checkpoint(tmp_path, step, arrays(step), {}))
     with pytest.raises(

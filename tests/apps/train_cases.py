@@ -1,7 +1,9 @@
 """Tiny inputs for the train command, and the command itself in a process of its own."""
 
 import hashlib
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from lumefield.apps import _cli
 from lumefield.codecs.formats import PosedImages, save_colmap
 from tests.apps.posed_folder import render_room, room_poses
 
@@ -37,7 +40,7 @@ def posed_room(
     *,
     sizes: Sequence[tuple[int, int]] = (SIZE,) * PHOTOS,
     transparent: bool = False,
-    points: int = 200,
+    suffix: str = ".png",
 ) -> Path:
     """Photos of two textured walls, with a COLMAP model and points on the walls."""
     (folder / "images").mkdir(parents=True)
@@ -48,8 +51,9 @@ def posed_room(
         if transparent:
             wall = np.any(pixels != 128, axis=-1, keepdims=True)
             pixels = np.concatenate([pixels, wall.astype(np.uint8) * np.uint8(255)], axis=-1)
-        paths.append(folder / "images" / f"{i:02}.png")
+        paths.append(folder / "images" / f"{i:02}{suffix}")
         Image.fromarray(pixels).save(paths[-1])
+    points = 200
     rng = np.random.default_rng(0)
     wall = np.zeros((points, 3))
     wall[:, 2] = rng.uniform(-1, 1, points)
@@ -67,6 +71,21 @@ def posed_room(
         colours=rng.integers(0, 255, (points, 3)).astype(np.uint8),
     )
     save_colmap(posed, folder / "sparse" / "0")
+    return folder
+
+
+def transforms_room(folder: Path, *, absent: int = 0, nan: int = 0) -> Path:
+    """The same photos with a transforms.json; of its frames some name no file, some are NaN."""
+    posed_room(folder)
+    shutil.rmtree(folder / "sparse")
+    frames: list[dict[str, object]] = []
+    for i, pose in enumerate(room_poses(PHOTOS)):
+        matrix = np.vstack([pose * [1, -1, -1, 1], [0, 0, 0, 1]])  # OpenGL axes
+        matrix[0, 0] = np.nan if i < nan else matrix[0, 0]
+        name = f"images/{'gone' if i < absent else ''}{i:02}.png"
+        frames.append({"file_path": name, "transform_matrix": matrix.tolist()})
+    lens = {"w": SIZE[0], "h": SIZE[1], "fl_x": FOCAL, "fl_y": FOCAL}
+    (folder / "transforms.json").write_text(json.dumps({**lens, "frames": frames}))
     return folder
 
 
@@ -98,6 +117,11 @@ def run(*words: object) -> Done:
     return Done(done.returncode, done.stdout, done.stderr)
 
 
+def train_here(*words: object) -> int:
+    """Exit code of ``train`` in this process: no start-up, and tests can reach into it."""
+    return _cli.main(["train", *(str(word) for word in words)])
+
+
 def run_and_signal(when: Callable[[], bool], number: signal.Signals, *words: object) -> Done:
     """The same, sent a signal as soon as ``when`` holds."""
     with subprocess.Popen(
@@ -120,7 +144,8 @@ def logged_step(folder: Path) -> int:
     """Last step in the log of a run; 0 before there is one."""
     path = folder / "log.jsonl"
     lines = path.read_text("utf-8").splitlines() if path.is_file() else []
-    return max((int(line.split(":")[1].split(",")[0]) for line in lines if '"loss"' in line), default=0)
+    whole = (json.loads(line) for line in lines if line.endswith("}"))
+    return max((int(line["step"]) for line in whole), default=0)
 
 
 def saved_steps(folder: Path) -> list[int]:

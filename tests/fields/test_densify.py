@@ -253,11 +253,15 @@ def test_the_noise_of_a_faint_gaussian_has_the_covariance_squared():
 def test_the_gate_opens_at_the_opacity_of_death(key: jax.Array):
     g = scene([MIN_OPACITY, 0.001, 0.1])
     same_shape = dataclasses.replace(
-        g, log_scales=jnp.full((3, 3), -1.0), quats_wxyz=jnp.tile(jnp.array([[1.0, 0, 0, 0]]), (3, 1))
+        g,
+        log_scales=jnp.full((3, 3), -1.0),
+        quats_wxyz=jnp.tile(jnp.array([[1.0, 0, 0, 0]]), (3, 1)),
     )
     noise = np.asarray(explore(same_shape, key, jnp.float32(1.0)))
     raw = np.asarray(jax.random.normal(key, (3, 3))) * np.exp(-2.0)
-    np.testing.assert_allclose(noise / raw, np.array([[0.5], [0.5987], [7.5e-5]]).repeat(3, 1), rtol=1e-2)
+    np.testing.assert_allclose(
+        noise / raw, np.array([[0.5], [0.5987], [7.5e-5]]).repeat(3, 1), rtol=1e-2
+    )
 
 
 def test_rotation_keeps_lengths_and_has_an_inverse():
@@ -309,7 +313,9 @@ def test_a_large_gaussian_is_split_into_two_smaller_ones_near_it(key: jax.Array)
     assert np.asarray(touched).tolist() == [True, False, True, False, False]
     sizes = np.exp(np.asarray(after.log_scales))
     for slot in (0, 2):
-        np.testing.assert_allclose(sizes[slot], np.exp(np.asarray(g.log_scales[0])) / 1.6, rtol=1e-5)
+        np.testing.assert_allclose(
+            sizes[slot], np.exp(np.asarray(g.log_scales[0])) / 1.6, rtol=1e-5
+        )
         away = np.linalg.norm(np.asarray(after.means[slot] - g.means[0]))
         assert 0 < away < 5 * np.exp(np.asarray(g.log_scales[0])).max()
     assert not np.array_equal(after.means[0], after.means[2])
@@ -338,7 +344,9 @@ def test_touched_marks_exactly_the_slots_that_changed(key: jax.Array):
     rng = np.random.default_rng(8)
     opacities = np.where(rng.uniform(size=60) < 0.3, 0.001, 0.5)
     g = scene(opacities, capacity=80)
-    g = dataclasses.replace(g, log_scales=jnp.where(rng.uniform(size=(80, 1)) < 0.5, -6.0, g.log_scales))
+    g = dataclasses.replace(
+        g, log_scales=jnp.where(rng.uniform(size=(80, 1)) < 0.5, -6.0, g.log_scales)
+    )
     after, stats, touched = densified(g, scored(g, rng.uniform(0, 2e-3, 80)), key, 75)
     assert np.array_equal(np.asarray(touched), changed(g, after))
     assert 0 < touched.sum() < 80

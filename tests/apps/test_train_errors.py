@@ -1,0 +1,440 @@
+"""What ``train`` cannot do is said in one line with exit code 2, and a good run stays as it is."""
+
+import contextlib
+import errno
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lumefield.apps._plan import check_memory, make_plan
+from lumefield.apps._run import FORMAT, Run
+from lumefield.apps._train import Train, check
+from lumefield.errors import InputError
+from tests.apps.posed_folder import texture
+from tests.apps.test_capture_errors import (
+    empty,
+    missing,
+    one_photo_in_a_folder,
+    silent_film,
+    text,
+    text_named_mp4,
+    texts_named_jpg,
+)
+from tests.apps.train_cases import (
+    SIZE,
+    contents,
+    posed_room,
+    run,
+    saved_steps,
+    train_here,
+    transforms_room,
+)
+
+SMALL = ("--max-gaussians", 300)
+SHORT = (*SMALL, "--steps", 20)
+Capsys = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(scope="module")
+def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A good input."""
+    return posed_room(tmp_path_factory.mktemp("in") / "room")
+
+
+@pytest.fixture(scope="module")
+def made(room: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of 20 steps; copy it before changing it."""
+    out = tmp_path_factory.mktemp("made") / "run"
+    assert train_here(room, "--out", out, *SHORT) == 0
+    return out
+
+
+@pytest.fixture
+def good(made: Path, tmp_path: Path) -> Path:
+    """A finished run of 20 steps."""
+    return Path(shutil.copytree(made, tmp_path / "good"))
+
+
+def only_line(capsys: Capsys) -> str:
+    """The one line of an error, without its prefix."""
+    err = capsys.readouterr().err
+    assert err.startswith("lumefield: error: "), err
+    assert err.count("\n") == 1, err
+    return err.removeprefix("lumefield: error: ").strip()
+
+
+# -- inputs ----------------------------------------------------------------------------------
+
+
+def absent_photos(folder: Path) -> Path:
+    return transforms_room(folder / "room", absent=9)
+
+
+def nan_pose(folder: Path) -> Path:
+    return transforms_room(folder / "room", nan=1)
+
+
+def broken_json(folder: Path) -> Path:
+    (folder / "transforms.json").write_text('{"frames": [')
+    return folder
+
+
+def no_overlap(folder: Path) -> Path:
+    for i in range(3):
+        Image.fromarray(texture(i, 256)).save(folder / f"{i}.jpg")
+    return folder
+
+
+INPUTS = [
+    (empty, "holds no photos; expected a folder of photos"),
+    (missing, "does not exist; expected a folder of photos"),
+    (one_photo_in_a_folder, "one photo of 1 can be used, expected at least two"),
+    (texts_named_jpg, "skipped 3 files that are not photos: a.jpg"),
+    (text, "is not an input that can be trained on"),
+    (text_named_mp4, "cannot be decoded as a video"),
+    (silent_film, "has no picture in it"),
+    (absent_photos, "none of its 9 images exists"),
+    (nan_pose, "images/00.png holds NaN or infinity"),
+    (broken_json, "is not JSON"),
+    (no_overlap, "none of the 3 photos could be placed"),
+]
+
+
+@pytest.mark.parametrize(("make", "message"), INPUTS, ids=[make.__name__ for make, _ in INPUTS])
+def test_a_bad_input_leaves_no_folder_and_no_trace_in_a_good_run(
+    make: Callable[[Path], Path], message: str, good: Path, tmp_path: Path, capsys: Capsys
+) -> None:
+    (tmp_path / "in").mkdir()
+    source = make(tmp_path / "in")
+    before = contents(good)
+    assert train_here(source, "--out", tmp_path / "deep" / "new") == 2
+    assert message in only_line(capsys)
+    assert not (tmp_path / "deep").exists()
+    assert train_here(source, "--out", good, "--overwrite") == 2
+    assert message in only_line(capsys)
+    assert contents(good) == before
+
+
+def test_an_error_in_a_process_of_its_own_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    done = run("train", tmp_path / "in", "--out", tmp_path / "out")
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith(f"lumefield: error: {tmp_path / 'in'} holds no photos")
+    assert done.err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_damaged_photos_among_good_ones_are_skipped_and_counted(
+    tmp_path: Path, capsys: Capsys
+) -> None:
+    room = posed_room(tmp_path / "room", suffix=".jpg")
+    whole = (room / "images" / "03.jpg").read_bytes()
+    (room / "images" / "03.jpg").write_bytes(whole[: len(whole) * 2 // 3])
+    (room / "images" / "05.jpg").write_text("hello")
+    assert train_here(room, "--out", tmp_path / "out", *SHORT) == 0
+    told = capsys.readouterr().out
+    assert "skipped 1 files that are not photos: 05.jpg" in told
+    assert "skipped 1 photos that cannot be decoded: 03.jpg" in told
+    cameras = json.loads((tmp_path / "out" / "capture" / "cameras.json").read_text())["cameras"]
+    assert [c["name"] for c in cameras] == [f"0{i}.jpg" for i in (0, 1, 2, 4, 6, 7, 8)]
+
+
+def test_absent_photos_of_a_transforms_file_are_counted(tmp_path: Path, capsys: Capsys) -> None:
+    room = transforms_room(tmp_path / "room", absent=3)
+    assert train_here(room, "--out", tmp_path / "out", *SHORT) == 0
+    told = capsys.readouterr().out
+    assert "6 of 9 photos with known cameras" in told
+    assert "3 of 9 frames name files that do not exist" in told
+
+
+def test_photos_of_mixed_sizes_are_padded_and_scored_at_their_own(
+    tmp_path: Path, capsys: Capsys
+) -> None:
+    sizes = [SIZE] * 5 + [(28, 40)] * 4  # the held-out ones are the first and the last
+    room = posed_room(tmp_path / "room", sizes=sizes)
+    assert train_here(room, "--out", tmp_path / "out", *SHORT) == 0
+    assert "photos of 2 sizes (28x40, 40x28) padded" in capsys.readouterr().out
+    views = json.loads((tmp_path / "out" / "metrics.json").read_text())["views"]
+    assert [v["name"] for v in views] == ["00.png", "08.png"]
+    for view, size in zip(views, (SIZE, (28, 40)), strict=True):
+        drawn, truth = (
+            Image.open(tmp_path / "out" / "renders" / view["name"].replace(".png", end))
+            for end in (".png", ".truth.png")
+        )
+        assert drawn.size == truth.size == size
+        error = np.asarray(drawn, np.float64) - np.asarray(truth, np.float64)
+        psnr = 20 * np.log10(255) - 10 * np.log10(np.mean(error**2))
+        assert view["psnr"] == pytest.approx(psnr, abs=1e-3)
+
+
+# -- options ---------------------------------------------------------------------------------
+
+NUMBERS = [
+    ("--steps", -5, "expected 1 to"),
+    ("--steps", 0, "expected 1 to"),
+    ("--max-gaussians", 0, "expected 1 to"),
+    ("--max-gaussians", 10**30, "expected 1 to"),
+    ("--cameras-per-step", 0, "expected 1 to 64"),
+    ("--cameras-per-step", 10**6, "expected 1 to 64"),
+    ("--seed", -1, "expected 0 to"),
+    ("--seed", 2**70, "expected 0 to"),
+    ("--threads", 0, "expected 1 or more"),
+    ("--threads", -2, "expected 1 or more"),
+    ("--downscale", 0, "expected 1 or more"),
+    ("--downscale", "nan", "expected 1 or more"),
+    ("--downscale", 100, "choose a smaller one"),
+]
+
+
+@pytest.mark.parametrize(("flag", "value", "message"), NUMBERS, ids=str)
+def test_a_number_outside_its_range_is_refused(
+    flag: str, value: object, message: str, room: Path, tmp_path: Path, capsys: Capsys
+) -> None:
+    assert train_here(room, "--out", tmp_path / "out", flag, value) == 2
+    line = only_line(capsys)
+    assert flag.lstrip("-") in line
+    assert message in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_least_and_the_most_of_a_range_are_allowed() -> None:
+    check(Train(Path(), Path(), steps=1, seed=0, max_gaussians=1, cameras_per_step=1))
+    check(Train(Path(), Path(), seed=2**32 - 1, cameras_per_step=64))
+
+
+def test_fewer_gaussians_than_points_train_on_some_of_the_points(
+    room: Path, tmp_path: Path
+) -> None:
+    words = ("--max-gaussians", 50, "--steps", 20)
+    assert train_here(room, "--out", tmp_path / "out", *words) == 0
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert metrics["num_gaussians"] == 50
+
+
+def test_a_run_that_does_not_fit_into_memory_is_told_what_would(
+    good: Path, room: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capsys
+) -> None:
+    before = contents(good)
+    monkeypatch.setattr("lumefield.apps._plan.available_mb", lambda: 900.0)
+    words = ("--max-gaussians", 1_000_000)
+    assert train_here(room, "--out", tmp_path / "out", *words) == 2
+    line = only_line(capsys)
+    assert "MB of memory and 900 MB are free; use --max-gaussians " in line
+    assert "--downscale" in line
+    fits = int(line.split("--max-gaussians ")[1].split()[0])
+    plan = make_plan(
+        "standard",
+        height=SIZE[1],
+        width=SIZE[0],
+        points=200,
+        steps=None,
+        max_gaussians=fits,
+        cameras_per_step=1,
+    )
+    check_memory(plan, photos=9, height=SIZE[1], width=SIZE[0], available_mb=900.0)
+    assert fits > 20_000
+    assert not (tmp_path / "out").exists()
+    assert train_here(room, "--out", good, "--overwrite", *words) == 2
+    assert contents(good) == before
+
+
+# -- the folder of the run -------------------------------------------------------------------
+
+
+def test_a_taken_folder_is_refused(good: Path, room: Path, capsys: Capsys) -> None:
+    before = contents(good)
+    assert train_here(room, "--out", good) == 2
+    assert "already holds a run; add --resume to continue it, --overwrite" in only_line(capsys)
+    assert contents(good) == before
+
+
+def test_resume_and_overwrite_exclude_each_other(good: Path, room: Path, capsys: Capsys) -> None:
+    assert train_here(room, "--out", good, "--resume", "--overwrite") == 2
+    assert "give one of them" in only_line(capsys)
+
+
+def test_a_folder_of_other_files_is_refused(tmp_path: Path, room: Path, capsys: Capsys) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.tex").write_text("mine")
+    for words in ((), ("--overwrite",)):
+        assert train_here(room, "--out", tmp_path / "out", *words) == 2
+        assert "holds other files (thesis.tex)" in only_line(capsys)
+    assert contents(tmp_path / "out").keys() == {"thesis.tex"}
+
+
+def test_a_file_in_place_of_the_folder_is_refused(
+    tmp_path: Path, room: Path, capsys: Capsys
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    assert train_here(room, "--out", tmp_path / "file") == 2
+    assert "is a file, expected a folder" in only_line(capsys)
+    assert train_here(room, "--out", tmp_path / "file" / "deeper") == 2
+    assert "cannot be written (not a directory)" in only_line(capsys)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_hidden_file_does_not_make_a_folder_taken(tmp_path: Path) -> None:
+    (tmp_path / ".DS_Store").write_text("")
+    with Run.open(tmp_path, resume=False, overwrite=False):
+        pass
+    assert contents(tmp_path).keys() == {".DS_Store"}
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"format": FORMAT + 1}, "made by a newer lumefield"),
+        ({"model_type": "llama"}, "holds something else"),
+        (["a list"], "damaged, so nothing in the folder is touched"),
+        (None, "damaged, so nothing in the folder is touched"),
+    ],
+    ids=["newer", "foreign", "list", "torn"],
+)
+def test_a_run_that_is_not_understood_is_never_touched(
+    config: object, message: str, good: Path, room: Path, capsys: Capsys
+) -> None:
+    (good / "config.json").write_text("{" if config is None else json.dumps(config))
+    before = contents(good)
+    for words in ((), ("--resume",), ("--overwrite",)):
+        assert train_here(room, "--out", good, *words) == 2
+        assert message in only_line(capsys)
+    assert contents(good) == before
+
+
+def test_a_run_without_settings_cannot_be_resumed(good: Path, room: Path, capsys: Capsys) -> None:
+    (good / "config.json").write_text(json.dumps({"format": FORMAT}))
+    assert train_here(room, "--out", good, "--resume") == 2
+    assert "has no settings; train again with --overwrite" in only_line(capsys)
+
+
+def test_nothing_to_resume_is_an_error(tmp_path: Path, room: Path, capsys: Capsys) -> None:
+    assert train_here(room, "--out", tmp_path / "out", "--resume") == 2
+    assert "holds no run to resume; leave --resume out" in only_line(capsys)
+    assert not (tmp_path / "out").exists()
+
+
+def test_two_trainings_into_one_folder_are_refused(
+    tmp_path: Path, room: Path, capsys: Capsys
+) -> None:
+    with Run.open(tmp_path / "out", resume=False, overwrite=False):
+        assert train_here(room, "--out", tmp_path / "out") == 2
+        assert "another lumefield is training into it" in only_line(capsys)
+    assert not (tmp_path / "out").exists()
+
+
+def test_overwrite_replaces_the_results_and_keeps_other_files(
+    good: Path, room: Path, capsys: Capsys
+) -> None:
+    (good / "notes.txt").write_text("mine")
+    (good / "checkpoints" / ".step-00000010.safetensors.0000.part").write_text("torn")
+    before = contents(good)
+    assert train_here(room, "--out", good, "--overwrite", *SHORT, "--seed", 5) == 0
+    after = contents(good)
+    assert after.keys() == before.keys() - {"checkpoints/.step-00000010.safetensors.0000.part"}
+    assert after["scene.ply"] != before["scene.ply"]
+    assert after["notes.txt"] == before["notes.txt"]
+
+
+# -- disks -----------------------------------------------------------------------------------
+
+
+def full(*_: object) -> None:
+    """What a system call does on a full disk."""
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_full_disk_while_saving_keeps_the_checkpoint_before(
+    room: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capsys
+) -> None:
+    words = (room, "--out", tmp_path / "out", *SMALL, "--steps", 150)
+    whole = (room, "--out", tmp_path / "whole", *SMALL, "--steps", 150)
+    monkeypatch.setattr("lumefield.apps._train_run._SAVE_STEPS", 50)
+    fsync = os.fsync
+    with monkeypatch.context() as patch:
+        out = tmp_path / "out"
+        patch.setattr(os, "fsync", lambda fd: full() if saved_steps(out) else fsync(fd))
+        assert train_here(*words) == 2
+    assert "No space left on device; free some space" in only_line(capsys)
+    assert saved_steps(tmp_path / "out") == [50]
+    assert not list((tmp_path / "out").rglob("*.part"))
+    assert train_here(*words, "--resume") == 0
+    assert "resuming at step 50 of 150" in capsys.readouterr().out
+    assert train_here(*whole) == 0
+    scenes = [(tmp_path / name / "scene.ply").read_bytes() for name in ("out", "whole")]
+    assert scenes[0] == scenes[1]
+
+
+def test_a_disk_without_room_for_a_probe_is_refused(
+    room: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capsys
+) -> None:
+    monkeypatch.setattr(Path, "write_bytes", full)
+    assert train_here(room, "--out", tmp_path / "a" / "b") == 2
+    assert "cannot be written (no space left on device); choose a folder" in only_line(capsys)
+    assert not (tmp_path / "a").exists()
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 420 kB, which only root can make."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    if not shutil.which("mount") or not mounted("-t", "tmpfs", "-o", "size=420k", "tmpfs", place):
+        pytest.skip("cannot mount a small disk here (needs root on Linux)")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+def mounted(*words: object) -> bool:
+    """Whether ``mount`` did what it was asked for."""
+    done = subprocess.run(["mount", *map(str, words)], check=False, capture_output=True)
+    return done.returncode == 0
+
+
+def test_a_small_disk_fills_and_the_run_goes_on_when_there_is_room(
+    room: Path, disk: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capsys
+) -> None:
+    words = (room, "--out", disk / "out", *SMALL, "--steps", 150)
+    monkeypatch.setattr("lumefield.apps._train_run._SAVE_STEPS", 50)
+    assert train_here(*words) == 2
+    assert "No space left on device; free some space" in only_line(capsys)
+    assert saved_steps(disk / "out") == [50]
+    assert mounted("-o", "remount,size=8m", disk)
+    assert train_here(*words, "--resume") == 0
+
+
+def test_a_full_or_read_only_disk_is_refused_and_its_run_stays(
+    room: Path, good: Path, disk: Path, capsys: Capsys
+) -> None:
+    mounted("-o", "remount,size=2m", disk)
+    shutil.copytree(good, disk / "good")
+    with (disk / "filler").open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(4096))
+    before = contents(disk)
+    for state in ("no space left on device", "read-only file system"):
+        for words in (("new",), ("good", "--resume"), ("good", "--overwrite")):
+            assert train_here(room, "--out", disk / words[0], *words[1:]) == 2
+            assert f"cannot be written ({state})" in only_line(capsys)
+        assert contents(disk) == before
+        assert mounted("-o", "remount,ro", disk)
+
+
+def test_the_message_of_an_unwritable_folder_is_an_input_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with (
+        pytest.raises(InputError, match=r"cannot be written \(permission denied\)"),
+        Run.open(tmp_path / "out", resume=False, overwrite=False),
+    ):
+        pass
