@@ -83,6 +83,11 @@ def page(measured: dict[str, Any]) -> str:
     machine = measured["machine"]
     versions = ", ".join(f"{k} {v}" for k, v in machine["versions"].items())
     rows = [t.line(values[t.key]) for t in TARGETS if t.key in values]
+    free = values.get(f"{_SCENE}.free_cores", 2.0)
+    if free < 1.9:
+        rows.append(
+            f"\nOnly {free:.2f} of 2 cores were free: two against one thread means nothing."
+        )
     parts = [
         "# Benchmark results",
         f"{machine['cpu']}, {machine['cores']} cores, Python {machine['python']}, {versions}; "

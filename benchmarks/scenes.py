@@ -1,6 +1,6 @@
 """Train the sample scenes and tabulate what came out: the numbers of the README.
 
-``python -m benchmarks.scenes OUT [NAME ...] [--collect]`` trains each scene with ``lumefield train``
+``python -m benchmarks.scenes OUT [NAME ...] [--collect]`` trains each scene as a user would,
 into OUT/NAME (a run that is already finished there is kept) and prints a Markdown table;
 ``--collect`` only reads the runs. The photos come from ``LUMEFIELD_DATA`` (default
 ``../shared/data`` beside the repository). On 2 cores a scene takes about five minutes.

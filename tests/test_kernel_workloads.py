@@ -12,7 +12,7 @@ from benchmarks import prototype_leg, results
 from benchmarks.suite import garden, kernel_runs
 from benchmarks.suite import workloads_kernels as workloads
 from benchmarks.suite.metrics import Metric
-from benchmarks.suite.timing import interleaved
+from benchmarks.suite.timing import free_cores, interleaved
 from benchmarks.suite.workloads import WORKLOADS
 from lumefield import native
 
@@ -151,6 +151,23 @@ def test_ratios_are_those_of_the_times(monkeypatch: pytest.MonkeyPatch):
 
 def test_a_rate_is_gated_on_the_same_processor_only():
     assert not Metric("a", 1.0, "G/s", "higher", 0.1).portable
+
+
+def test_a_busy_machine_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    times = {"threads1": 10.0, "threads2": 9.0, "free_cores": 1.1}
+    monkeypatch.setattr(workloads, "cores", lambda: 2)
+    monkeypatch.setattr(workloads, "_measure", lambda name, **_: times)
+    metrics = workloads.splat_threads()
+    assert "1.10 of 2 cores were free" in capsys.readouterr().err
+    rows = {m.key: {"value": m.value, "unit": m.unit} for m in metrics}
+    machine = {"cpu": "some", "cores": 2, "python": "3", "date": "today", "versions": {"jax": "1"}}
+    assert "Only 1.10 of 2 cores were free" in results.page({"machine": machine, "metrics": rows})
+
+
+def test_free_cores_are_positive():
+    assert free_cores() > 0.3
 
 
 @pytest.mark.parametrize(("gain", "verdict"), [(1.9, "yes"), (1.7, "**no**")])

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from benchmarks.suite import garden
-from benchmarks.suite.timing import Run, interleaved, pin, waiting
+from benchmarks.suite.timing import Run, free_cores, interleaved, pin, waiting
 
 Numbers = dict[str, float]
 Backend = Literal["native", "xla"]
@@ -131,7 +131,8 @@ def threads() -> Numbers:
         os.environ["LUMEFIELD_THREADS"] = str(n)  # read when the step is traced
         runs[f"threads{n}"] = full_step(scene, "native")
         runs[f"threads{n}"]()
-    return interleaved(runs, ROUNDS * 3, clock=time.perf_counter, of=min)
+    times = interleaved(runs, ROUNDS * 3, clock=time.perf_counter, of=min)
+    return {**times, "free_cores": free_cores()}
 
 
 def memory() -> Numbers:

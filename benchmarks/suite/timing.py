@@ -1,9 +1,12 @@
 """Interleaved timing: every contender once a round, so that a busy moment hits all of them."""
 
+import hashlib
 import os
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 Clock = Callable[[], float]
@@ -48,6 +51,18 @@ def interleaved(
             run()
             times[name].append((clock() - start) * 1e3)
     return {name: of(t) for name, t in times.items()}
+
+
+def free_cores() -> float:
+    """How many times faster two threads hash than one: 2 on an idle machine, 1 on a busy one."""
+    data = bytes(64 << 20)
+
+    def hashed(threads: int) -> None:
+        with ThreadPoolExecutor(threads) as pool:  # hashlib gives up the interpreter lock
+            list(pool.map(hashlib.sha256, [data] * 2))
+
+    ms = interleaved({str(n): partial(hashed, n) for n in (1, 2)}, 3, clock=time.perf_counter)
+    return ms["1"] / ms["2"]
 
 
 def pin() -> None:

@@ -101,6 +101,16 @@ def capture(
     )
 
 
+def check_input(source: Path) -> None:
+    """Refuse what cannot be an input by its names alone: at once, and without jax.
+
+    Raises:
+        InputError: If it does not exist, or is of no kind that can be trained on.
+    """
+    if _kind(source) == "photos":
+        _photo_paths(source)
+
+
 def _silent(stage: str, fraction: float) -> None:
     del stage, fraction
 

@@ -4,7 +4,7 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -24,7 +24,7 @@ class Run:
 
     def __init__(self, folder: Path, config: dict[str, Any], *, fresh: bool) -> None:
         self.folder = folder
-        self.config = config
+        self.config: dict[str, Any] = config
         """Content of ``config.json``; empty for a new run."""
         self.fresh = fresh
         """Whether earlier results are to be replaced once training starts."""
@@ -67,6 +67,25 @@ class Run:
         from lumefield.apps._train import restored
 
         return restored(settings, cast("dict[str, object]", self.config["settings"]))
+
+    def check_photos(self, names: Sequence[str]) -> None:
+        """Make sure that the photos are those of the run so far, as far as that is known.
+
+        Raises:
+            RunError: If photos were added, taken away or renamed.
+        """
+        from lumefield.apps._scene_io import read_json
+
+        cameras = read_json(self.cache / "cameras.json").get("cameras")
+        if not isinstance(cameras, list):
+            return
+        known = {str(c.get("name")) for c in cast("list[Any]", cameras) if isinstance(c, dict)}
+        odd = sorted(known ^ set(names))
+        if odd:
+            raise RunError(
+                f"{self.folder}: was started with {len(known)} photos and there are {len(names)} "
+                f"now, {odd[0]} among the difference; bring them back, or train into another --out"
+            )
 
     def begin(self, config: dict[str, Any]) -> None:
         """Drop earlier results, if they are to be replaced, and write ``config.json``."""

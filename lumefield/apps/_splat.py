@@ -164,7 +164,7 @@ def _background(recipe: Recipe, batch: Batch, key: PRNGKeyArray) -> tuple[Array,
     truth = batch.image
     if recipe.carve and recipe.background != "black":
         empty = (255 - batch.alpha.astype(jnp.float32))[..., None] * jnp.float32(1 / 255)
-        truth = jnp.round(truth.astype(jnp.float32) + empty * ground).astype(jnp.uint8)
+        truth = jnp.round(truth.astype(jnp.float32) + empty * ground[None, None]).astype(jnp.uint8)
     return ground * jnp.float32(1 / 255), truth
 
 
@@ -247,8 +247,8 @@ def bake(scene: SplatScene) -> Gaussians:
         return g
     gain = jnp.exp(scene.exposure[..., 0].mean(0))
     offset = scene.exposure[..., 1].mean(0)
-    sh = g.sh * gain
-    sh = sh.at[:, 0].add((0.5 * (gain - 1) + offset) / fields.SH_C0)
+    sh = g.sh * gain[None, None]
+    sh = sh.at[:, 0].add(((0.5 * (gain - 1) + offset) / fields.SH_C0)[None])
     return dataclasses.replace(g, sh=sh)
 
 

@@ -70,11 +70,13 @@ def train(settings: Train) -> Path:
         InputError: If the input or an option cannot be used; an existing run is left as it is.
         RunError: If the run cannot be continued.
     """
+    check(settings)
+    from lumefield.apps._capture import check_input
     from lumefield.apps._run import Run
 
-    check(settings)
     with Run.open(settings.out, resume=settings.resume, overwrite=settings.overwrite) as run:
         settings = run.stored(settings) if settings.resume else settings
+        check_input(settings.input)
         from lumefield.apps._train_run import Session  # loads jax: after what needs none
 
         session = Session.prepare(settings, run)

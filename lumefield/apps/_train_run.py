@@ -63,6 +63,8 @@ class Session:
         say = Say()
         start = time.perf_counter()
         photos = _photos(settings, run)
+        if settings.resume:
+            run.check_photos(photos.names)
         spent = {"capture": round(time.perf_counter() - start, 2)}
         say.line(str(photos.source.get("summary", "")))
         for note in photos.source.get("notes", []):

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from tests.apps.test_capture_errors import (
     texts_named_jpg,
 )
 from tests.apps.train_cases import (
+    ROOT,
     SIZE,
     contents,
     posed_room,
@@ -131,6 +133,30 @@ def test_an_error_in_a_process_of_its_own_is_one_line_and_exit_code_2(tmp_path: 
     assert not (tmp_path / "out").exists()
 
 
+def test_what_is_wrong_without_looking_into_photos_is_said_without_jax(
+    made: Path, room: Path, tmp_path: Path
+) -> None:
+    out = ("--out", tmp_path / "out")
+    cases = [
+        ("absent", *out),
+        (tmp_path, *out),
+        (room / "images" / "00.png", *out),
+        (room, *out, "--resume"),
+        (room, *out, "--steps", -1),
+        (room, "--out", made),
+        (room, "--out", made, "--resume", "--seed", 3),
+    ]
+    words = [["train", *map(str, case)] for case in cases]
+    code = (
+        "import sys; from lumefield.apps._cli import main; "
+        f"print([main(words) for words in {words}], 'jax' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert done.stdout.strip() == f"{[2] * len(cases)} False"
+
+
 def test_damaged_photos_among_good_ones_are_skipped_and_counted(
     tmp_path: Path, capsys: Capsys
 ) -> None:
@@ -222,11 +248,11 @@ def test_a_run_that_does_not_fit_into_memory_is_told_what_would(
     good: Path, room: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capsys
 ) -> None:
     before = contents(good)
-    monkeypatch.setattr("lumefield.apps._plan.available_mb", lambda: 900.0)
+    monkeypatch.setattr("lumefield.apps._plan.available_mb", lambda: 2_000.0)
     words = ("--max-gaussians", 1_000_000)
     assert train_here(room, "--out", tmp_path / "out", *words) == 2
     line = only_line(capsys)
-    assert "MB of memory and 900 MB are free; use --max-gaussians " in line
+    assert "MB of memory and 2000 MB are free; use --max-gaussians " in line
     assert "--downscale" in line
     fits = int(line.split("--max-gaussians ")[1].split()[0])
     plan = make_plan(
@@ -238,7 +264,7 @@ def test_a_run_that_does_not_fit_into_memory_is_told_what_would(
         max_gaussians=fits,
         cameras_per_step=1,
     )
-    check_memory(plan, photos=9, height=SIZE[1], width=SIZE[0], available_mb=900.0)
+    check_memory(plan, photos=9, height=SIZE[1], width=SIZE[0], available_mb=2_000.0)
     assert fits > 20_000
     assert not (tmp_path / "out").exists()
     assert train_here(room, "--out", good, "--overwrite", *words) == 2

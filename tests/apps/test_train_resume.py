@@ -182,6 +182,20 @@ def test_another_input_cannot_resume_a_run_but_moved_photos_can(
     assert config["settings"]["input"] == str(moved)
 
 
+def test_photos_added_or_taken_away_cannot_resume_a_run(
+    room: Path, tmp_path: Path, capsys: Capsys
+) -> None:
+    own = Path(shutil.copytree(room, tmp_path / "room"))
+    words = (own, "--out", tmp_path / "out", *SMALL, "--steps", 20)
+    assert train_here(*words) == 0
+    before = contents(tmp_path / "out")
+    (own / "images" / "04.png").write_text("gone")
+    assert train_here(*words, "--resume") == 2
+    message = "was started with 9 photos and there are 8 now, 04.png among the difference"
+    assert message in capsys.readouterr().err
+    assert contents(tmp_path / "out") == before
+
+
 # -- damaged checkpoints ---------------------------------------------------------------------
 
 
@@ -199,10 +213,6 @@ def empty(path: Path) -> None:
     path.write_bytes(b"")
 
 
-def without_seal(path: Path) -> None:
-    path.with_suffix(".json").unlink()
-
-
 def torn_seal(path: Path) -> None:
     path.with_suffix(".json").write_text('{"step": 1')
 
@@ -218,7 +228,7 @@ def two_saves(room: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-@pytest.mark.parametrize("damage", [flip_a_byte, cut, empty, without_seal, torn_seal])
+@pytest.mark.parametrize("damage", [flip_a_byte, cut, empty, torn_seal])
 def test_a_damaged_checkpoint_falls_back_to_the_one_before_and_says_so(
     damage: Callable[[Path], None],
     two_saves: Path,
@@ -237,6 +247,17 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before_and_says_so(
     assert f"resuming at step {first} of 150" in told
     assert scene(out) == scene(whole)
     assert log(out) == log(whole)
+
+
+def test_a_checkpoint_that_was_killed_before_its_seal_does_not_count(
+    two_saves: Path, whole: Path, room: Path, tmp_path: Path, capsys: Capsys
+) -> None:
+    out = Path(shutil.copytree(two_saves, tmp_path / "out"))
+    first, last = saved_steps(out)
+    (out / "checkpoints" / f"step-{last:08}.json").unlink()
+    assert train_here(room, "--out", out, "--resume") == 0
+    assert f"resuming at step {first} of 150" in capsys.readouterr().out
+    assert scene(out) == scene(whole)
 
 
 def test_a_run_whose_checkpoints_are_all_damaged_is_left_as_it_is(

@@ -98,7 +98,7 @@ def environment() -> dict[str, str]:
     """As the tests have it: on the CPU, with the compile cache they share."""
     import jax
 
-    cache = jax.config.jax_compilation_cache_dir
+    cache = jax.config.values["jax_compilation_cache_dir"]
     extra = {"JAX_COMPILATION_CACHE_DIR": cache} if cache else {}
     return {**os.environ, "JAX_PLATFORMS": "cpu", "COLUMNS": "200", **extra}
 
