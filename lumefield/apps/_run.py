@@ -96,9 +96,12 @@ class Run:
                 (self.folder / name).unlink(missing_ok=True)
             for name in _FOLDERS:
                 shutil.rmtree(self.folder / name, ignore_errors=True)
-        for place in (self.folder, *(self.folder / name for name in _FOLDERS)):
-            for part in place.glob(".*.part"):  # of a process that was killed while writing
+        # What a process left behind that was killed while writing: nobody else holds the lock.
+        for place in (self.folder, self.cache, *(self.folder / name for name in _FOLDERS)):
+            for part in place.glob(".*.part"):
                 part.unlink(missing_ok=True)
+        for unfinished in self.cache.glob("*.tmp"):
+            shutil.rmtree(unfinished, ignore_errors=True)
         self.config = {"format": FORMAT, **config}
         write_json(self.folder / "config.json", self.config)
 

@@ -79,6 +79,17 @@ static inline uint32_t live_rows(const vf* T, uint32_t rows) {
   return live & rows;
 }
 
+// What a Gaussian adds in each row of a tile, computed for all rows at once and read back as broadcasts.
+struct RowTerms {
+  alignas(64) float vdy[TILE_H], wdy2[TILE_H], dy[TILE_H], dy2[TILE_H];
+  template <class R>
+  RowTerms(const R& g, float dy0) {
+    static_assert(TILE_H == LANES, "a lane is a row");
+    vf d = ramp() + splat(dy0), wd = splat(g.w) * d;
+    store(vdy, splat(g.v) * d), store(wdy2, wd * wd), store(dy, d), store(dy2, d * d);
+  }
+};
+
 template <int C>
 static void tile_forward(const Bins& b, const Record<C>* rec, int t, const Inputs& in, float* image, float* trans) {
   Tile tile(b, t, in.height);
@@ -87,7 +98,7 @@ static void tile_forward(const Bins& b, const Record<C>* rec, int t, const Input
     T[r] = splat(1);
     for (int j = 0; j < C; j++) acc[r][j] = zero();
   }
-  const vf px = ramp() + splat(tile.x0 + 0.5f), t_min = splat(T_MIN);
+  const vf px = ramp() + splat(tile.x0 + 0.5f), t_min = splat(T_MIN), a_max = splat(ALPHA_MAX);
   const int end = b.start[t + 1];
   for (int s = b.start[t]; s < end && tile.live; s++) {
     const Record<C>& g = rec[b.items[s]];
@@ -96,16 +107,14 @@ static void tile_forward(const Bins& b, const Record<C>* rec, int t, const Input
     vf ux = (px - splat(g.x)) * splat(g.u), cut = splat(g.cut), lo = splat(g.log2_opacity);
     vf value[C];
     for (int j = 0; j < C; j++) value[j] = splat(g.values[j]);
-    float dy0 = tile.y0 + 0.5f - g.y;
+    const RowTerms row(g, tile.y0 + 0.5f - g.y);
     COUNT(slots, 1);
     for (; rows; rows &= rows - 1) {
       int r = __builtin_ctz(rows);
-      float dy = dy0 + r, wy = g.w * dy;
-      vf q = ux + splat(g.v * dy), s2 = q * q + splat(wy * wy);
+      vf q = ux + splat(row.vdy[r]), s2 = q * q + splat(row.wdy2[r]);
       vm m = gt(le(s2, cut), T[r], t_min);
       COUNT(rows, 1);
-      vf alpha = min_(exp2_neg(lo - s2), splat(ALPHA_MAX));
-      vf w = keep(m, alpha * T[r]);
+      vf w = keep_mul(m, min_(exp2_neg(lo - s2), a_max), T[r]);
       for (int j = 0; j < C; j++) acc[r][j] = acc[r][j] + w * value[j];
       T[r] = T[r] - w;
     }
@@ -168,27 +177,26 @@ static void tile_backward(const Bins& b, const Record<C>* rec, int t, const Inpu
     for (int j = 0; j < C; j++) value[j] = splat(g.values[j]);
     vf v0 = zero(), vy = zero(), vyy = zero(), gx = zero(), gy = zero(), gv[C];
     for (int j = 0; j < C; j++) gv[j] = zero();
-    float dy0 = tile.y0 + 0.5f - g.y;
+    const RowTerms row(g, tile.y0 + 0.5f - g.y);
     vm hit = le(splat(1), zero());
     for (; rows; rows &= rows - 1) {
       int r = __builtin_ctz(rows);
-      float dy = dy0 + r, wy = g.w * dy;
-      vf q = ux + splat(g.v * dy), s2 = q * q + splat(wy * wy);
+      vf q = ux + splat(row.vdy[r]), s2 = q * q + splat(row.wdy2[r]);
       vm m = gt(le(s2, cut), T[r], t_min);
       hit = either(hit, m);
-      vf e = exp2_neg(lo - s2), alpha = keep(m, min_(e, a_max));
+      vf e = exp2_neg(lo - s2), alpha = keep_min(m, e, a_max);
       vf w = alpha * T[r], d = g_out[r][0] * value[0];
       for (int j = 1; j < C; j++) d = d + g_out[r][j] * value[j];
       vf wd = w * d;
       R[r] = R[r] - wd;
-      vf v = keep(le(e, a_max), wd - alpha * R[r] * recip(splat(1) - alpha));  // no gradient where clamped
+      vf v = keep_sub_mul(le(e, a_max), wd, alpha * R[r], recip(splat(1) - alpha));  // none where clamped
       v0 = v0 + v;
-      vy = vy + v * splat(dy);
-      vyy = vyy + v * splat(dy * dy);
+      vy = vy + v * splat(row.dy[r]);
+      vyy = vyy + v * splat(row.dy2[r]);
       for (int j = 0; j < C; j++) gv[j] = gv[j] + w * g_out[r][j];
       if (ABS) {  // dL/dx = v u q, dL/dy = v (v q + w^2 dy), up to the common factor 2 / log2(e)
         gx = gx + abs_(v * q);
-        gy = gy + abs_(v * (splat(g.v) * q + splat(g.w * wy)));
+        gy = gy + abs_(v * (splat(g.v) * q + splat(g.w * g.w * row.dy[r])));
       }
       T[r] = T[r] - w;
     }

@@ -27,6 +27,9 @@ static inline vm both(vm a, vm b) { return a & b; }
 static inline vm either(vm a, vm b) { return a | b; }
 static inline vf keep(vm m, vf a) { return _mm512_maskz_mov_ps(m, a); }  // a where m, else 0
 static inline vf select(vm m, vf a, vf b) { return _mm512_mask_mov_ps(b, m, a); }
+static inline vf keep_min(vm m, vf a, vf b) { return _mm512_maskz_min_ps(m, a, b); }  // keep(m, min_(a, b))
+static inline vf keep_mul(vm m, vf a, vf b) { return _mm512_maskz_mul_ps(m, a, b); }
+static inline vf keep_sub_mul(vm m, vf c, vf a, vf b) { return _mm512_maskz_fnmadd_ps(m, a, b, c); }  // c - a b
 static inline vf abs_(vf a) { return _mm512_abs_ps(a); }
 static inline float sum(vf v) { return _mm512_reduce_add_ps(v); }
 static inline vf ramp() {
@@ -81,6 +84,9 @@ static inline vm gt(vm m, vf a, vf b) { return both(m, gt(a, b)); }
 static inline bool any(vm m) { return _mm256_movemask_ps(m) != 0; }
 static inline vf keep(vm m, vf a) { return _mm256_and_ps(m, a); }
 static inline vf select(vm m, vf a, vf b) { return _mm256_blendv_ps(b, a, m); }
+static inline vf keep_min(vm m, vf a, vf b) { return keep(m, min_(a, b)); }
+static inline vf keep_mul(vm m, vf a, vf b) { return keep(m, a * b); }
+static inline vf keep_sub_mul(vm m, vf c, vf a, vf b) { return keep(m, c - a * b); }
 static inline vf abs_(vf a) { return _mm256_andnot_ps(splat(-0.f), a); }
 static inline vf ramp() { return _mm256_set_ps(7, 6, 5, 4, 3, 2, 1, 0); }
 static inline vf gather(const float* p, int stride) {

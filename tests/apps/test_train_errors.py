@@ -355,15 +355,17 @@ def test_two_trainings_into_one_folder_are_refused(
     assert not (tmp_path / "out").exists()
 
 
-def test_overwrite_replaces_the_results_and_keeps_other_files(
+def test_overwrite_replaces_results_and_what_was_left_half_written_and_keeps_other_files(
     good: Path, room: Path, capsys: Capsys
 ) -> None:
     (good / "notes.txt").write_text("mine")
-    (good / "checkpoints" / ".step-00000010.safetensors.0000.part").write_text("torn")
     before = contents(good)
+    (good / "checkpoints" / ".step-00000010.safetensors.0000.part").write_text("torn")
+    (good / "capture" / "sfm.99.tmp").mkdir()
+    (good / "capture" / "sfm.99.tmp" / "database.db").write_text("of a process that was killed")
     assert train_here(room, "--out", good, "--overwrite", *SHORT, "--seed", 5) == 0
     after = contents(good)
-    assert after.keys() == before.keys() - {"checkpoints/.step-00000010.safetensors.0000.part"}
+    assert after.keys() == before.keys()
     assert after["scene.ply"] != before["scene.ply"]
     assert after["notes.txt"] == before["notes.txt"]
 
