@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from lumefield.apps import _cli
@@ -120,6 +121,14 @@ def run(*words: object) -> Done:
 def train_here(*words: object) -> int:
     """Exit code of ``train`` in this process: no start-up, and tests can reach into it."""
     return _cli.main(["train", *(str(word) for word in words)])
+
+
+def only_line(capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line of an error, without its prefix."""
+    err = capsys.readouterr().err
+    assert err.startswith("lumefield: error: "), err
+    assert err.count("\n") == 1, err
+    return err.removeprefix("lumefield: error: ").strip()
 
 
 def run_and_signal(when: Callable[[], bool], number: signal.Signals, *words: object) -> Done:
