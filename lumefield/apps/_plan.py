@@ -12,8 +12,10 @@ Quality = Literal["draft", "standard", "best"]
 
 MAX_SIDE = {"cpu": 512, "gpu": 1600}
 """Longest side of the photos, in pixels, that ``--downscale`` aims at when it is not given."""
-_STEPS = {"draft": 3_000, "standard": 8_000, "best": 20_000}
-_PER_PIXEL = {"draft": 0.25, "standard": 0.45, "best": 1.0}
+_STEPS = {"draft": 4_000, "standard": 6_000, "best": 12_000}
+_PER_PIXEL = {"draft": 0.25, "standard": 0.45, "best": 0.9}
+_GROWN_BY = 0.4
+"""Share of the steps after which the most Gaussians are in use (relocation)."""
 _FLOATS = 3 + 4 + 3 + 1 + 48
 _COPIES = 9
 """Copies of the Gaussians in memory at once: values, two moments, gradients, the scan's carry."""
@@ -44,6 +46,8 @@ class Plan:
     refine_from: int
     refine_until: int
     refine_every: int
+    growth: float
+    """Factor on the number of Gaussians at each refinement."""
 
     def to_json(self) -> dict[str, Any]:
         """As plain numbers."""
@@ -104,15 +108,18 @@ def make_plan(
         if not stages or stages[-1].until < min(until, steps):
             stages.append(StagePlan(min(until, steps), factor, degree))
     stages[-1] = dataclasses.replace(stages[-1], until=steps)
-    every = max(chunk, round(100 / chunk) * chunk)
+    every = max(chunk, min(100, round(steps / 80 / chunk) * chunk))
+    start = min(500, whole(0.1))
+    times = max(1, (_GROWN_BY * steps - start) / every)
     return Plan(
         steps=steps,
         limit=limit,
         chunk=chunk,
         stages=tuple(stages),
-        refine_from=min(500, whole(0.1)),
+        refine_from=start,
         refine_until=int(0.85 * steps),
         refine_every=every,
+        growth=min(1.5, max(1.05, (limit / max(points, 1000)) ** (1 / times))),
     )
 
 

@@ -14,6 +14,8 @@ from lumefield.fit import TrainState
 
 MIN_POINTS = 100
 """With fewer points than this, Gaussians start at random."""
+START_SHARE = 0.25
+"""Share of the most Gaussians to start with; `points_between` adds what sparse points lack."""
 
 
 def start_state(
@@ -24,6 +26,9 @@ def start_state(
     points, colours = frame.inward_points(photos.points), photos.colours / 255
     if len(points) < MIN_POINTS:
         points, colours = random_points(photos, frame, settings.seed)
+    elif (more := int(recipe.limit * START_SHARE) - len(points)) > 0:
+        extra, tints = points_between(photos, frame, more, settings.seed)
+        points, colours = np.concatenate([points, extra]), np.concatenate([colours, tints])
     if len(points) > recipe.limit:
         some = np.random.default_rng(settings.seed).permutation(len(points))[: recipe.limit]
         points, colours = points[some], colours[some]
@@ -55,3 +60,51 @@ def random_points(
     ball = rng.normal(size=(count, 3))
     ball *= (rng.uniform(size=count) ** (1 / 3) / np.linalg.norm(ball, axis=1))[:, None]
     return target + radius * ball, np.full((count, 3), 0.5)
+
+
+def points_between(
+    photos: Capture, frame: WorldFrame, count: int, seed: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Pixels of the training photos put at the depth of the sparse points seen near them.
+
+    Structure from motion leaves smooth surfaces empty; this fills them roughly, in their own
+    colours. The depth of a pixel is the geometric mean over its 4 nearest projected points,
+    weighted by 1 / distance.
+
+    Args:
+        photos: The capture; held-out photos are not looked at.
+        frame: The training frame.
+        count: About how many points (photos that see fewer than 8 sparse points give none).
+        seed: Draws the pixels.
+
+    Returns:
+        (m, 3) points in the training frame and their colours in [0, 1].
+    """
+    from scipy.spatial import cKDTree
+
+    rng = np.random.default_rng((seed, 1))
+    sparse, poses = frame.inward_points(photos.points), frame.inward(photos.world_from_cam)
+    each = -(-count // len(photos.train))
+    points: list[NDArray[np.float64]] = [np.zeros((0, 3))]
+    colours: list[NDArray[np.float64]] = [np.zeros((0, 3))]
+    for i in photos.train:
+        rotation, eye = poses[i, :, :3], poses[i, :, 3]
+        focal, centre, size = photos.focal[i], photos.centre[i], photos.sizes[i]
+        seen = (sparse - eye) @ rotation
+        seen = seen[seen[:, 2] > 0.02]
+        at = seen[:, :2] / seen[:, 2:] * focal + centre
+        inside = np.all((at >= 0) & (at < size), 1)
+        if inside.sum() < 8:
+            continue
+        pixel = rng.uniform(size=(each, 2)) * size
+        distance, near = cKDTree(at[inside]).query(pixel, k=4)
+        weight = 1 / (np.asarray(distance) + 1)
+        depths = np.log(seen[inside, 2])[np.asarray(near)]
+        depth = np.exp((weight * depths).sum(1) / weight.sum(1))[:, None]
+        x, y = pixel.astype(int).T
+        counts = photos.weights[i][y % photos.weights.shape[1], x % photos.weights.shape[2]] > 127
+        counts &= photos.alphas[i][y % photos.alphas.shape[1], x % photos.alphas.shape[2]] > 127
+        ray = np.concatenate([(pixel - centre) / focal, np.ones((each, 1))], 1)
+        points.append((eye + (ray * depth) @ rotation.T)[counts])
+        colours.append(photos.images[i][y, x][counts] / 255)
+    return np.concatenate(points), np.concatenate(colours)

@@ -361,6 +361,7 @@ def _recipe(settings: Train, plan: Plan, photos: Capture) -> _splat.Recipe:
         refine_from=plan.refine_from,
         refine_until=plan.refine_until,
         refine_every=plan.refine_every,
+        growth=plan.growth,
     )
 
 
