@@ -12,8 +12,10 @@ Quality = Literal["draft", "standard", "best"]
 
 MAX_SIDE = {"cpu": 512, "gpu": 1600}
 """Longest side of the photos, in pixels, that ``--downscale`` aims at when it is not given."""
-_STEPS = {"draft": 4_000, "standard": 6_000, "best": 12_000}
+_STEPS = {"draft": 4_000, "standard": 7_000, "best": 12_000}
 _PER_PIXEL = {"draft": 0.25, "standard": 0.45, "best": 0.9}
+START_SHARE = 0.25
+"""Share of the most Gaussians to start with, where the sparse points are fewer."""
 _GROWN_BY = 0.4
 """Share of the steps after which the most Gaussians are in use (relocation)."""
 _FLOATS = 3 + 4 + 3 + 1 + 48
@@ -119,7 +121,7 @@ def make_plan(
         refine_from=start,
         refine_until=int(0.85 * steps),
         refine_every=every,
-        growth=min(1.5, max(1.05, (limit / max(points, 1000)) ** (1 / times))),
+        growth=min(1.5, max(1.05, (limit / max(points, START_SHARE * limit)) ** (1 / times))),
     )
 
 

@@ -8,14 +8,13 @@ from numpy.typing import NDArray
 from lumefield.apps import _splat
 from lumefield.apps._capture_type import Capture
 from lumefield.apps._frame import WorldFrame
+from lumefield.apps._plan import START_SHARE
 from lumefield.apps._train import Train
 from lumefield.fields import Gaussians, Stats
 from lumefield.fit import TrainState
 
 MIN_POINTS = 100
 """With fewer points than this, Gaussians start at random."""
-START_SHARE = 0.25
-"""Share of the most Gaussians to start with; `points_between` adds what sparse points lack."""
 
 
 def start_state(
