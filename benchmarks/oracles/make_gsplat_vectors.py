@@ -2,10 +2,10 @@
 
 Run by hand, in an environment of its own; nothing in the package or the tests imports this file::
 
-    uv venv -p 3.11 /tmp/gsplat-env
-    uv pip install -p /tmp/gsplat-env/bin/python torch==2.15.0 gsplat==1.5.3 numpy
+    uv venv -p 3.11 gsplat-env
+    uv pip install -p gsplat-env/bin/python torch==2.15.0 gsplat==1.5.3 numpy
     export CUDA_HOME=missing CUDA_VISIBLE_DEVICES=      # and keep nvcc off PATH
-    /tmp/gsplat-env/bin/python benchmarks/oracles/make_gsplat_vectors.py tests/data
+    gsplat-env/bin/python benchmarks/oracles/make_gsplat_vectors.py tests/data
 
 gsplat computes projection, spherical harmonics, tile lists and compositing, and torch their
 gradients, in float64 on the CPU. Two holes of gsplat's reference need a GPU and are filled here by

@@ -12,8 +12,8 @@ Quality = Literal["draft", "standard", "best"]
 
 MAX_SIDE = {"cpu": 512, "gpu": 1600}
 """Longest side of the photos, in pixels, that ``--downscale`` aims at when it is not given."""
-_STEPS = {"draft": 4_000, "standard": 7_000, "best": 12_000}
-_PER_PIXEL = {"draft": 0.25, "standard": 0.45, "best": 0.9}
+_STEPS = {"draft": 4_000, "standard": 7_000, "best": 10_000}
+_PER_PIXEL = {"draft": 0.25, "standard": 0.45, "best": 0.8}
 START_SHARE = 0.25
 """Share of the most Gaussians to start with, where the sparse points are fewer."""
 _GROWN_BY = 0.4

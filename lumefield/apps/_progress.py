@@ -8,6 +8,7 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
@@ -36,24 +37,11 @@ class Say:
         self.console.print(thing)
 
 
-class CaptureBar:
-    """A bar per stage of the capture; it is the ``progress`` callback."""
+class _Bar:
+    """A bar on a terminal; where there is none, nothing is drawn."""
 
-    def __init__(self) -> None:
-        self._bar = Progress(
-            TextColumn("{task.description:<12}"),
-            BarColumn(),
-            TextColumn("{task.percentage:>3.0f} %"),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            transient=True,
-            disable=not Console().is_terminal,
-        )
-        self._tasks: dict[str, TaskID] = {}
-
-    def __enter__(self) -> "CaptureBar":
-        self._bar.start()
-        return self
+    def __init__(self, *columns: ProgressColumn, transient: bool = False) -> None:
+        self._bar = Progress(*columns, transient=transient, disable=not Console().is_terminal)
 
     def __exit__(
         self,
@@ -61,7 +49,27 @@ class CaptureBar:
         value: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._bar.stop()
+        if not self._bar.disable:
+            self._bar.stop()
+
+
+class CaptureBar(_Bar):
+    """A bar per stage of the capture; it is the ``progress`` callback."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            TextColumn("{task.description:<12}"),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f} %"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            transient=True,
+        )
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> "CaptureBar":
+        self._bar.start()
+        return self
 
     def __call__(self, stage: str, share: float) -> None:
         """Show that ``share`` in [0, 1] of ``stage`` is done."""
@@ -71,11 +79,11 @@ class CaptureBar:
         self._bar.update(self._tasks[name], completed=share, description=stage)
 
 
-class TrainBar:
+class TrainBar(_Bar):
     """Step, PSNR, Gaussians, steps per second, ETA."""
 
     def __init__(self, steps: int, done: int) -> None:
-        self._bar = Progress(
+        super().__init__(
             TextColumn("train"),
             BarColumn(),
             MofNCompleteColumn(),
@@ -87,22 +95,12 @@ class TrainBar:
         self._task = self._bar.add_task(
             "train", total=steps, completed=done, psnr=0.0, gaussians=0, rate=0.0
         )
-        self._done, self._first, self._plain = done, done, not self._bar.console.is_terminal
+        self._done, self._first, self._plain = done, done, self._bar.disable
         self._told = done
 
     def __enter__(self) -> "TrainBar":
-        if not self._plain:
-            self._bar.start()
+        self._bar.start()
         return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if not self._plain:
-            self._bar.stop()
 
     def update(self, step: int, psnr: float, gaussians: int) -> None:
         """Show where training is."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 from lumefield.errors import InputError, RunError
 
 if TYPE_CHECKING:
-    from lumefield.apps._train import Train
+    from lumefield.apps._train_settings import Train
 
 FORMAT = 1
 """Version of the folder's layout; a run made by a newer one is not touched."""
@@ -64,7 +64,7 @@ class Run:
             InputError: If ``settings`` asks for others.
             RunError: If ``config.json`` is damaged.
         """
-        from lumefield.apps._train import restored
+        from lumefield.apps._train_settings import restored
 
         return restored(settings, cast("dict[str, object]", self.config["settings"]))
 

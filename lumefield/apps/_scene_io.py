@@ -125,7 +125,7 @@ def make_draw(splats: "Splats", *, background: Rgb = (0.0, 0.0, 0.0)) -> Draw:
     import jax.numpy as jnp
 
     from lumefield.fields import Gaussians
-    from lumefield.render import Cameras, Rendering, SplatOptions, rasterize
+    from lumefield.render import Cameras, SplatOptions, rasterize
 
     leaves = (splats.means, splats.quats_wxyz, splats.log_scales)
     gaussians = Gaussians.from_arrays(*leaves, splats.logit_opacities, splats.sh).activate()
@@ -133,8 +133,9 @@ def make_draw(splats: "Splats", *, background: Rgb = (0.0, 0.0, 0.0)) -> Draw:
     behind = jnp.asarray(background, jnp.float32)
 
     @jax.jit
-    def run(arrays: Any, camera: Cameras) -> Rendering:  # noqa: ANN401
-        return rasterize(**arrays, camera=camera, background=behind, options=options)
+    def run(arrays: Any, camera: Cameras) -> tuple[jax.Array, jax.Array]:  # noqa: ANN401
+        seen = rasterize(**arrays, camera=camera, background=behind, options=options)
+        return seen.rgb, seen.depth
 
     def draw(views: Views) -> Picture:
         camera = Cameras.from_pinhole(
@@ -144,8 +145,8 @@ def make_draw(splats: "Splats", *, background: Rgb = (0.0, 0.0, 0.0)) -> Draw:
             width=int(views.size[0, 0]),
             height=int(views.size[0, 1]),
         )
-        seen = run(gaussians, camera)
-        return Picture(np.asarray(seen.rgb), np.asarray(seen.depth))
+        rgb, depth = run(gaussians, camera)
+        return Picture(np.asarray(rgb), np.asarray(depth))
 
     return draw
 

@@ -9,7 +9,7 @@ from lumefield.apps import _splat
 from lumefield.apps._capture_type import Capture
 from lumefield.apps._frame import WorldFrame
 from lumefield.apps._plan import START_SHARE
-from lumefield.apps._train import Train
+from lumefield.apps._train_settings import Train
 from lumefield.fields import Gaussians, Stats
 from lumefield.fit import TrainState
 
@@ -79,7 +79,7 @@ def points_between(
     Returns:
         (m, 3) points in the training frame and their colours in [0, 1].
     """
-    from scipy.spatial import cKDTree
+    from scipy.spatial import KDTree
 
     rng = np.random.default_rng((seed, 1))
     sparse, poses = frame.inward_points(photos.points), frame.inward(photos.world_from_cam)
@@ -96,7 +96,7 @@ def points_between(
         if inside.sum() < 8:
             continue
         pixel = rng.uniform(size=(each, 2)) * size
-        distance, near = cKDTree(at[inside]).query(pixel, k=4)
+        distance, near = KDTree(at[inside]).query(pixel, k=4)
         weight = 1 / (np.asarray(distance) + 1)
         depths = np.log(seen[inside, 2])[np.asarray(near)]
         depth = np.exp((weight * depths).sum(1) / weight.sum(1))[:, None]

@@ -1,58 +1,9 @@
 """``lumefield train``: from what a person has to a run folder with a scene and a report."""
 
-import dataclasses
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
 
-import tyro
-
-from lumefield.errors import InputError
-
-METHODS = ("splat",)
-
-
-@dataclass(frozen=True)
-class Train:
-    """Train a scene from photos, a video or posed images."""
-
-    input: tyro.conf.Positional[Path]
-    """Folder of photos, video file, COLMAP model, transforms.json, or LLFF folder."""
-    out: Path
-    """Folder of the run: scene, report, checkpoints."""
-    method: Literal["splat"] = "splat"
-    """What to train."""
-    quality: Literal["draft", "standard", "best"] = "standard"
-    """The one dial: time, size and fidelity follow from it."""
-    steps: int | None = None
-    """Steps of training, in place of the dial's."""
-    downscale: float | None = None
-    """Divide the photos' sides by this; chosen by their size when not given."""
-    seed: int = 0
-    """Same seed, same machine, same result, bit by bit."""
-    max_gaussians: int | None = None
-    """Most Gaussians, in place of the dial's."""
-    resume: bool = False
-    """Continue the run in --out exactly where its last checkpoint left it."""
-    overwrite: bool = False
-    """Replace the run in --out (what was found out about the photos is kept)."""
-    densify: Literal["mcmc", "adc"] = "mcmc"
-    """Relocation at fixed capacity, or gradient-driven clone, split and prune."""
-    background: Literal["black", "white", "random"] = "black"
-    """Behind the scene. Random keeps photos with transparency from leaving haze."""
-    mask_mode: Literal["ignore", "carve"] | None = None
-    """Masked-out pixels do not count, or are to be empty; by the kind of mask when not given."""
-    refine_poses: bool = False
-    """Also adjust the cameras of the training photos."""
-    exposure: bool = False
-    """Fit gain and offset per photo; their mean is baked into the scene."""
-    antialiased: bool = False
-    """The 2D filter of Mip-Splatting; the file says so, and viewers must know it."""
-    cameras_per_step: int = 1
-    """Photos per step."""
-    threads: int | None = None
-    """Threads to use; all cores when not given."""
+from lumefield.apps._train_settings import Train as Train
+from lumefield.apps._train_settings import check
 
 
 def train(settings: Train) -> Path:
@@ -83,59 +34,3 @@ def train(settings: Train) -> Path:
         session.fit()
         session.finish()
     return settings.out
-
-
-def check(settings: Train) -> None:
-    """Refuse what no photos could make right, before anything is read or written.
-
-    Raises:
-        InputError: If a number is outside its range, or two flags exclude each other.
-    """
-    if settings.resume and settings.overwrite:
-        raise InputError("--resume continues a run and --overwrite replaces it; give one of them")
-    for name, (low, high) in _RANGES.items():
-        value = getattr(settings, name)
-        if value is not None and not low <= value <= high:
-            flag = "--" + name.replace("_", "-")
-            raise InputError(f"{flag} {value}, expected {low} to {high}")
-
-
-def restored(settings: Train, stored: Mapping[str, object]) -> Train:
-    """The settings a run was started with; steps, threads, the place and moved photos may be new.
-
-    Args:
-        settings: What was asked for now.
-        stored: ``settings`` of the run's ``config.json``.
-
-    Raises:
-        InputError: If another input or another value of a setting was asked for.
-    """
-    old: dict[str, Any] = {k: v for k, v in stored.items() if k in _KEPT}
-    for name, value in old.items():
-        now = getattr(settings, name)
-        if now not in (value, _KEPT[name]):
-            flag = "--" + name.replace("_", "-")
-            raise InputError(
-                f"{flag} {now}: the run in {settings.out} was started with {value}, and --resume "
-                f"continues it with that; leave {flag} out, or choose another --out"
-            )
-    place = Path(str(stored.get("input", settings.input)))
-    if place.exists() and place != settings.input.resolve():
-        raise InputError(
-            f"{settings.input}: the run in {settings.out} was started with {place}, and --resume "
-            "continues it with that; give it again, or choose another --out"
-        )
-    steps = stored.get("steps") if settings.steps is None else settings.steps
-    return dataclasses.replace(settings, **old, steps=steps)
-
-
-_RANGES = {
-    "steps": (1, 10_000_000),
-    "max_gaussians": (1, 100_000_000),
-    "cameras_per_step": (1, 64),
-    "seed": (0, 2**32 - 1),
-}
-"""Flag -> least and most."""
-_FREE = ("input", "out", "steps", "threads", "resume", "overwrite")
-_KEPT = {f.name: f.default for f in dataclasses.fields(Train) if f.name not in _FREE}
-"""Settings that a resumed run keeps -> their default."""

@@ -26,7 +26,7 @@ from lumefield.apps._plan import Plan
 from lumefield.apps._progress import CaptureBar, Say, TrainBar
 from lumefield.apps._run import Run
 from lumefield.apps._splat_start import start_state
-from lumefield.apps._train import Train
+from lumefield.apps._train_settings import Train
 from lumefield.errors import RunError
 from lumefield.fit import Chunk, Stage, TrainState, fit, restore, state_arrays
 

@@ -21,11 +21,15 @@ extern "C" void lumefield_counts(uint64_t* out) {  // row visits, items visited
 #define COUNT(name, n)
 #endif
 #ifdef LF_TIME
-#include <chrono>
 #include <cstdio>
 #include <time.h>
-static double now_() { timespec t; clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t); return t.tv_sec + 1e-9 * t.tv_nsec; }
-#define MARK(n) double mark_##n = now_()
+static double thread_ms() {  // CPU time of this thread
+  timespec t;
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+  return 1e3 * (t.tv_sec + 1e-9 * t.tv_nsec);
+}
+#define MARK(n) double mark_##n = thread_ms()
+#define SPENT(a, b) (mark_##b - mark_##a)
 #define SHOW(...) fprintf(stderr, __VA_ARGS__)
 #else
 #define MARK(n)
@@ -264,7 +268,7 @@ static void forward(Pool& pool, const Inputs& in, const float* values, float* im
   MARK(3);
   pool.run(b.tiles(), [&](int t) { tile_forward<C>(b, rec, t, in, image, trans); });
   MARK(4);
-  SHOW("fwd sort %.2f rec %.2f bins %.2f tiles %.2f\n", 1e3*(mark_1-mark_0), 1e3*(mark_2-mark_1), 1e3*(mark_3-mark_2), 1e3*(mark_4-mark_3));
+  SHOW("fwd sort %.2f rec %.2f bins %.2f tiles %.2f\n", SPENT(0, 1), SPENT(1, 2), SPENT(2, 3), SPENT(3, 4));
   std::fill(kept + b.visible, kept + in.n, 0);
 }
 
@@ -295,7 +299,7 @@ static void backward(Pool& pool, const Inputs& in, const float* values, const in
     gather_rows<C, ABS>(b, in, sums, chunk_begin(b.visible, c), chunk_begin(b.visible, c + 1), out);
   });
   MARK(3);
-  SHOW("bwd bins %.2f tiles %.2f gather %.2f\n", 1e3*(mark_1-mark_0), 1e3*(mark_2-mark_1), 1e3*(mark_3-mark_2));
+  SHOW("bwd bins %.2f tiles %.2f gather %.2f\n", SPENT(0, 1), SPENT(1, 2), SPENT(2, 3));
 }
 
 using F32 = ffi::Buffer<ffi::F32>;

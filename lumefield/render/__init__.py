@@ -10,13 +10,10 @@ from lumefield.render._composite import composite_gaussians as composite_gaussia
 from lumefield.render._photometric import photometric_loss as photometric_loss
 from lumefield.render._photometric import psnr as psnr
 from lumefield.render._photometric import ssim as ssim
-from lumefield.render._project import Projected as Projected
-from lumefield.render._rasterize import Rendering as Rendering
 from lumefield.render._rasterize import SplatOptions as SplatOptions
 from lumefield.render._rasterize import project_gaussians as project_gaussians
 from lumefield.render._rasterize import rasterize as rasterize
 from lumefield.render._rasterize import rasterize_rgb as rasterize_rgb
-from lumefield.render._rays import Rays as Rays
 from lumefield.render._rays import camera_rays as camera_rays
 from lumefield.render._samples import composite_samples as composite_samples
 from lumefield.render._se3 import se3_exp as se3_exp

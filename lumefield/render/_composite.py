@@ -74,7 +74,8 @@ def composite_gaussians(
         height: Rows of the image.
         width: Columns of the image.
         probe: (*b, N, 2) zeros or None. It changes nothing; its gradient is the sum over pixels of
-            |dL/dxy| (AbsGS, Ye et al. 2024), which densification uses.
+            |dL/dxy| (AbsGS, Ye et al. 2024), which densification uses. At most 8 channels with it:
+            the native kernel takes more in groups, and absolute values of groups do not add up.
         backend: ``auto``, ``native`` (C++, CPU, float32), ``xla`` or ``reference`` (dense; its
             probe gets no gradient).
 
@@ -120,6 +121,11 @@ def _check(arrays: tuple[Array, ...], height: int, width: int) -> None:
             raise ValueError(
                 f"{name} is {array.dtype} and xy {xy.dtype}, expected one float type; use astype"
             )
+    if len(arrays) == len(names) and channels[0] > _native.CHANNELS[-1]:
+        raise ValueError(
+            f"values has {channels[0]} channels beside a probe, expected at most "
+            f"{_native.CHANNELS[-1]}; composite the others in a second call without probe"
+        )
     if height < 1 or width < 1:
         raise ValueError(f"height={height}, width={width}, expected at least one pixel")
 

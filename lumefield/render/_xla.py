@@ -1,9 +1,9 @@
 """The `xla` backend: tile lists in static memory and a scan over depth rank, plain jnp.
 
-Gaussians are ranked by depth once. A **batch** is the longest run of ranks whose tile
-intersections fit ``capacity``; an outer while loop takes batch after batch, carrying the
-transmittance and the colours, so nothing is ever dropped: too small a capacity costs time only.
-Inside a batch one scan step composites one Gaussian per tile on all pixels of a group of tiles.
+The lists, a batch of depth ranks at a time, are made by ``_xla_bins``. An outer while loop takes
+batch after batch, carrying the transmittance and the colours, so nothing is ever dropped: too small
+a capacity costs time only. Inside a batch one scan step composites one Gaussian per tile on all
+pixels of a group of tiles.
 
 The backward pass walks the same batches front to back again with the residual
 R = sum of what is still to come, weighted by the incoming gradient; nothing is stored per item.
@@ -21,68 +21,24 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.custom_batching import sequential_vmap
-from jax.typing import DTypeLike
 
 from lumefield.render._spec import ALPHA_MAX, ALPHA_MIN, T_MIN
+from lumefield.render._xla_bins import (
+    Plan,
+    Ranked,
+    TileGroup,
+    by_length,
+    default_capacity,
+    inside,
+    rank_by_depth,
+    tile_group,
+    tile_lists,
+    to_image,
+    to_tiles,
+)
 
-TILE = 16
-"""Edge of a tile in pixels."""
-GROUP = 32
-"""Tiles composited together."""
 CHUNK = 16
 """Depth ranks between two tests for early exit."""
-MAX_CAPACITY = 2**21
-"""Intersections of one batch, at most (unless there are more tiles than that)."""
-
-
-class Plan(NamedTuple):
-    """Static sizes of one composite; hashable."""
-
-    height: int
-    width: int
-    capacity: int
-    probed: bool = False
-    """Whether the sums of |dL/dxy| are wanted."""
-
-    @property
-    def columns(self) -> int:
-        """Tiles in a row."""
-        return -(-self.width // TILE)
-
-    @property
-    def tiles(self) -> int:
-        """Tiles of the image."""
-        return self.columns * -(-self.height // TILE)
-
-    @property
-    def group(self) -> int:
-        """Tiles of a group."""
-        return min(GROUP, self.tiles)
-
-    @property
-    def groups(self) -> int:
-        """Groups of the image; the last is filled with empty tiles."""
-        return -(-self.tiles // self.group)
-
-
-class _Ranked(NamedTuple):
-    """Gaussians in depth order, the visible ones first."""
-
-    order: Array
-    """(N,) rank -> index."""
-    rows: Array
-    """(N, 6 + C): x, y, u, v, w, opacity, values."""
-    box: Array
-    """(N, 4) int32 x0, y0, x1, y1 in tiles, half open."""
-    touched: Array
-    """(N,) int32 tiles of the box, 0 where not visible."""
-
-
-def default_capacity(n: int, height: int, width: int) -> int:
-    """Power of two: about 4 intersections for each Gaussian, never fewer than the tiles."""
-    tiles = -(-width // TILE) * -(-height // TILE)
-    wanted = min(max(4 * n, 4096), n * tiles, MAX_CAPACITY)
-    return 2 ** math.ceil(math.log2(max(wanted, tiles, 2)))
 
 
 def composite(
@@ -158,137 +114,10 @@ def _sequential(
     return sequential_vmap(functools.partial(f, plan))
 
 
-# --- binning ----------------------------------------------------------------------------------
+# --- one Gaussian per tile --------------------------------------------------------------------
 
 
-def _rank(
-    plan: Plan, xy: Array, factor: Array, opacities: Array, depth: Array, values: Array
-) -> _Ranked:
-    """Cull, box the exact ellipse of e >= 1/255, and sort by depth (ties keep input order)."""
-    u, v, w = factor[:, 0], factor[:, 1], factor[:, 2]
-    cut = jnp.log(jnp.maximum(opacities, 1e-30) / ALPHA_MIN)
-    reach = jnp.sqrt(2 * jnp.maximum(cut, 0.0)) * 1.0001
-    slope = v / w
-    half = jnp.stack([reach * jnp.sqrt(1 + slope * slope) / u, reach / w], -1) + 1e-3
-    shape = (plan.columns, plan.tiles // plan.columns)
-    low = [_tile_of(xy[:, i] - half[:, i] - 0.5, shape[i], 0) for i in range(2)]
-    high = [_tile_of(xy[:, i] + half[:, i] - 0.5, shape[i], 1) for i in range(2)]
-    tiles = jnp.maximum(high[0] - low[0], 0) * jnp.maximum(high[1] - low[1], 0)
-    finite = jnp.isfinite(xy).all(-1) & jnp.isfinite(factor).all(-1) & jnp.isfinite(depth)
-    count = jnp.where(finite & (opacities >= ALPHA_MIN), tiles, 0)
-
-    order = jnp.argsort(jnp.where(count > 0, depth, jnp.inf), stable=True).astype(jnp.int32)
-    rows = jnp.concatenate([xy, factor, opacities[:, None], values], -1)
-    return _Ranked(order, rows[order], jnp.stack([*low, *high], -1)[order], count[order])
-
-
-def _tile_of(pixel: Array, tiles: int, add: int) -> Array:
-    return jnp.clip(jnp.floor(pixel / TILE) + add, 0, tiles).astype(jnp.int32)
-
-
-def _batch(plan: Plan, ranked: _Ranked, first: Array) -> tuple[Array, Array, Array]:
-    """Tile lists of the ranks from ``first`` on that fit.
-
-    Returns:
-        (capacity,) ranks grouped by tile in depth order, (tiles + 1,) edges of the tiles in it,
-        and the rank after the last one taken.
-    """
-    n, cap = ranked.touched.shape[0], plan.capacity
-    rank = jnp.arange(n, dtype=jnp.int32)
-    bits = 32 - math.ceil(math.log2(plan.tiles + 1))  # key = tile | rank within the batch
-    waiting = jnp.where(rank >= first, ranked.touched, 0)
-    filled = lax.cumsum(waiting)  # may wrap around, but not before it has passed the capacity
-    full = jnp.min(jnp.where(filled > cap, rank, n))
-    last = jnp.minimum(full, first + min(2**bits, 2**30))
-    waiting = jnp.where(rank < last, waiting, 0)
-    start = filled - waiting
-    total = jnp.sum(waiting, dtype=jnp.int32)
-
-    # slot -> rank: write each rank at its first slot, then a running maximum
-    slot = jnp.arange(cap, dtype=jnp.int32)
-    heads = jnp.zeros(cap, jnp.int32).at[jnp.where(waiting > 0, start, cap)].max(rank, mode="drop")
-    owner = lax.cummax(heads)
-    box = ranked.box[owner]
-    local, columns = slot - start[owner], jnp.maximum(box[:, 2] - box[:, 0], 1)
-    tx, ty = box[:, 0] + local % columns, box[:, 1] + local // columns
-    keep = (slot < total) & _touches(ranked.rows[owner, :6], tx, ty)
-    tile = (ty * plan.columns + tx).astype(jnp.uint32)
-    key = (tile << bits) | (owner - first).astype(jnp.uint32)
-    key = jnp.sort(jnp.where(keep, key, jnp.uint32(0xFFFFFFFF)))
-    edges = jnp.searchsorted(key, jnp.arange(plan.tiles + 1, dtype=jnp.uint32) << bits)
-    ids = first + (key & jnp.uint32(2**bits - 1)).astype(jnp.int32)
-    return jnp.minimum(ids, n - 1), edges.astype(jnp.int32), last
-
-
-def _touches(rows: Array, tx: Array, ty: Array) -> Array:
-    """Whether the ellipse e >= 1/255 reaches a pixel rectangle: exact minimum of sigma over it."""
-    x, y, u, v, w, opacity = (rows[:, i] for i in range(6))
-    x0 = (tx * TILE).astype(x.dtype) + 0.5 - x
-    y0 = (ty * TILE).astype(x.dtype) + 0.5 - y
-    x1, y1 = x0 + (TILE - 1), y0 + (TILE - 1)
-    ex, ey = jnp.clip(0.0, x0, x1), jnp.clip(0.0, y0, y1)  # the edges that face the centre
-    on_row = _sigma(u, v, w, jnp.clip(-v * ey / u, x0, x1), ey)
-    on_column = _sigma(u, v, w, ex, jnp.clip(-u * v * ex / (v * v + w * w), y0, y1))
-    cut = jnp.log(opacity / ALPHA_MIN)
-    return jnp.minimum(on_row, on_column) <= cut * 1.001 + 1e-3
-
-
-def _sigma(u: Array, v: Array, w: Array, dx: Array, dy: Array) -> Array:
-    p, q = u * dx + v * dy, w * dy
-    return 0.5 * (p * p + q * q)
-
-
-# --- tiles ------------------------------------------------------------------------------------
-
-
-def _to_tiles(plan: Plan, image: Array) -> Array:
-    """(H, W, C) -> (tiles of all groups, C, P), zero outside the image."""
-    rows, columns = plan.tiles // plan.columns, plan.columns
-    pad = ((0, rows * TILE - plan.height), (0, columns * TILE - plan.width), (0, 0))
-    x = jnp.pad(image, pad).reshape(rows, TILE, columns, TILE, -1).transpose(0, 2, 4, 1, 3)
-    x = x.reshape(plan.tiles, image.shape[-1], TILE * TILE)
-    return jnp.pad(x, ((0, plan.groups * plan.group - plan.tiles), (0, 0), (0, 0)))
-
-
-def _to_image(plan: Plan, tiles: Array) -> Array:
-    """The inverse of ``_to_tiles``."""
-    rows, columns = plan.tiles // plan.columns, plan.columns
-    x = tiles[: plan.tiles].reshape(rows, columns, -1, TILE, TILE).transpose(0, 3, 1, 4, 2)
-    return x.reshape(rows * TILE, columns * TILE, -1)[: plan.height, : plan.width]
-
-
-class _Group(NamedTuple):
-    """Lists and pixel centres of one group of tiles."""
-
-    ids: Array
-    start: Array
-    end: Array
-    px: Array
-    py: Array
-
-
-def _group(plan: Plan, ids: Array, edges: Array, tiles: Array, dtype: DTypeLike) -> _Group:
-    index = jnp.minimum(tiles, plan.tiles - 1)
-    real = tiles < plan.tiles
-    pixel = jnp.arange(TILE * TILE, dtype=jnp.int32)
-    ox, oy = (index % plan.columns) * TILE, (index // plan.columns) * TILE
-    return _Group(
-        ids=ids,
-        start=edges[index],
-        end=jnp.where(real, edges[index + 1], edges[index]),
-        px=(ox[:, None] + (pixel % TILE)[None]).astype(dtype) + 0.5,
-        py=(oy[:, None] + (pixel // TILE)[None]).astype(dtype) + 0.5,
-    )
-
-
-def _by_length(plan: Plan, edges: Array) -> Array:
-    """(groups, G) tiles, the longest lists first, so that a group finishes together."""
-    extra = plan.groups * plan.group - plan.tiles
-    length = jnp.pad(edges[1:] - edges[:-1], (0, extra), constant_values=-1)
-    return jnp.argsort(-length).astype(jnp.int32).reshape(plan.groups, plan.group)
-
-
-def _chunk(group: _Group, rows: Array, k: Array) -> tuple[Array, Array]:
+def _chunk(group: TileGroup, rows: Array, k: Array) -> tuple[Array, Array]:
     """(K, G) ranks (N where the list has ended) and their (K, 6 + C, G) rows."""
     i = group.start[None, :] + (k * CHUNK + jnp.arange(CHUNK, dtype=jnp.int32))[:, None]
     ok = i < group.end[None, :]
@@ -298,7 +127,7 @@ def _chunk(group: _Group, rows: Array, k: Array) -> tuple[Array, Array]:
     return rank, picked.transpose(0, 2, 1)
 
 
-def _more(group: _Group, k: Array, t: Array) -> Array:
+def _more(group: TileGroup, k: Array, t: Array) -> Array:
     return (k * CHUNK < jnp.max(group.end - group.start)) & jnp.any(t > T_MIN)
 
 
@@ -313,7 +142,7 @@ class _Alpha(NamedTuple):
     alpha: Array
 
 
-def _alpha(group: _Group, f: Array, t: Array) -> _Alpha:
+def _alpha(group: TileGroup, f: Array, t: Array) -> _Alpha:
     dx, dy = group.px - f[0][:, None], group.py - f[1][:, None]
     p, q = f[2][:, None] * dx + f[3][:, None] * dy, f[4][:, None] * dy
     e = f[5][:, None] * jnp.exp(-0.5 * (p * p + q * q))
@@ -324,11 +153,11 @@ def _alpha(group: _Group, f: Array, t: Array) -> _Alpha:
 # --- forward and backward ---------------------------------------------------------------------
 
 _State = tuple[Array, Array, Array, Array]
-_GroupStep = Callable[[_Group, Array, Array, Array], tuple[Array, Array, Array]]
+_GroupStep = Callable[[TileGroup, Array, Array, Array], tuple[Array, Array, Array]]
 
 
 def _batches(
-    plan: Plan, ranked: _Ranked, t: Array, carry: Array, pixels: Array, group_step: _GroupStep
+    plan: Plan, ranked: Ranked, t: Array, carry: Array, pixels: Array, group_step: _GroupStep
 ) -> _State:
     """Run ``group_step`` over all groups of all batches until nothing is left to see.
 
@@ -344,11 +173,11 @@ def _batches(
 
     def body(loop: _State) -> _State:
         first, t, carry, pixels = loop
-        ids, edges, last = _batch(plan, ranked, first)
-        tiles = _by_length(plan, edges)
+        ids, edges, last = tile_lists(plan, ranked, first)
+        tiles = by_length(plan, edges)
 
         def one(carry: Array, index: Array) -> tuple[Array, tuple[Array, Array]]:
-            group = _group(plan, ids, edges, index, t.dtype)
+            group = tile_group(plan, ids, edges, index, t.dtype)
             carry, tg, pg = group_step(group, carry, t[index], pixels[index].transpose(1, 0, 2))
             return carry, (tg, pg.transpose(1, 0, 2))
 
@@ -363,19 +192,16 @@ def _batches(
     return lax.while_loop(more, body, (jnp.zeros((), jnp.int32), t, carry, pixels))
 
 
-def _inside(plan: Plan, dtype: DTypeLike) -> Array:
-    """(all tiles, P): 1 inside the image, 0 on the padding."""
-    return _to_tiles(plan, jnp.ones((plan.height, plan.width, 1), dtype))[:, 0]
-
-
 def _forward(
     plan: Plan, xy: Array, factor: Array, opacities: Array, depth: Array, values: Array
 ) -> tuple[Array, Array]:
-    ranked = _rank(plan, xy, factor, opacities, depth, values)
-    t = _inside(plan, xy.dtype)
+    ranked = rank_by_depth(plan, xy, factor, opacities, depth, values)
+    t = inside(plan, xy.dtype)
     pixels = jnp.zeros((t.shape[0], values.shape[1], t.shape[1]), xy.dtype)
 
-    def group_step(group: _Group, carry: Array, t: Array, c: Array) -> tuple[Array, Array, Array]:
+    def group_step(
+        group: TileGroup, carry: Array, t: Array, c: Array
+    ) -> tuple[Array, Array, Array]:
         def body(loop: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
             k, t, c = loop
 
@@ -392,7 +218,7 @@ def _forward(
         return carry, t, c
 
     _, t, _, pixels = _batches(plan, ranked, t, jnp.zeros(()), pixels, group_step)
-    return _to_image(plan, pixels), _to_image(plan, t[:, None])[..., 0]
+    return to_image(plan, pixels), to_image(plan, t[:, None])[..., 0]
 
 
 def _backward(
@@ -407,14 +233,14 @@ def _backward(
     g_image: Array,
     g_transmittance: Array,
 ) -> tuple[Array, ...]:
-    ranked = _rank(plan, xy, factor, opacities, depth, values)
+    ranked = rank_by_depth(plan, xy, factor, opacities, depth, values)
     n, channels = values.shape
     rest = jnp.sum(g_image * image, -1) + g_transmittance * transmittance
     # rewritten per group: the residual; read only: the incoming gradient, carried beside it
-    pixels = _to_tiles(plan, jnp.concatenate([rest[..., None], g_image], -1))
+    pixels = to_tiles(plan, jnp.concatenate([rest[..., None], g_image], -1))
 
     def group_step(
-        group: _Group, sums: Array, t: Array, pixels: Array
+        group: TileGroup, sums: Array, t: Array, pixels: Array
     ) -> tuple[Array, Array, Array]:
         g = pixels[1:]
 
@@ -440,7 +266,7 @@ def _backward(
         return sums, t, jnp.concatenate([rest[None], g], 0)
 
     sums = jnp.zeros((n, channels + (8 if plan.probed else 6)), xy.dtype)
-    t = _inside(plan, xy.dtype)
+    t = inside(plan, xy.dtype)
     _, _, sums, _ = _batches(plan, ranked, t, sums, pixels, group_step)
     sums = jnp.zeros_like(sums).at[ranked.order].set(sums, unique_indices=True)
     return _gradients(plan.probed, factor, opacities, depth, sums)

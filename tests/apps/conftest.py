@@ -1,6 +1,7 @@
-"""A tiny finished run, made without training, for the commands that read one."""
+"""Tiny finished runs: one made without training, for the commands that read it, and a trained one."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from PIL import Image
 
 from lumefield.codecs.formats import Splats, save_splats
+from tests.apps.train_cases import SHORT, posed_room, train_here
 
 SIZE = (24, 16)
 
@@ -76,3 +78,23 @@ def run(tmp_path: Path) -> Path:
     text = "\n".join(json.dumps(row) for row in rows)
     (folder / "log.jsonl").write_text(text + '\n{"step": 51, "lo')
     return folder
+
+
+@pytest.fixture(scope="module")
+def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A good input."""
+    return posed_room(tmp_path_factory.mktemp("in") / "room")
+
+
+@pytest.fixture(scope="module")
+def made(room: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of 20 steps; copy it before changing it."""
+    out = tmp_path_factory.mktemp("made") / "run"
+    assert train_here(room, "--out", out, *SHORT) == 0
+    return out
+
+
+@pytest.fixture
+def good(made: Path, tmp_path: Path) -> Path:
+    """A finished run of 20 steps."""
+    return Path(shutil.copytree(made, tmp_path / "good"))

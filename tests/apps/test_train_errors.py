@@ -1,7 +1,6 @@
 """What ``train`` cannot do is said in one line with exit code 2, and a good run stays as it is."""
 
 import json
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,7 +11,7 @@ import pytest
 from PIL import Image
 
 from lumefield.apps._plan import check_memory, make_plan
-from lumefield.apps._train import Train, check
+from lumefield.apps._train_settings import Train, check
 from tests.apps.posed_folder import texture
 from tests.apps.test_capture_errors import (
     empty,
@@ -25,7 +24,9 @@ from tests.apps.test_capture_errors import (
 )
 from tests.apps.train_cases import (
     ROOT,
+    SHORT,
     SIZE,
+    Capsys,
     contents,
     only_line,
     posed_room,
@@ -33,31 +34,6 @@ from tests.apps.train_cases import (
     train_here,
     transforms_room,
 )
-
-SMALL = ("--max-gaussians", 300)
-SHORT = (*SMALL, "--steps", 20)
-Capsys = pytest.CaptureFixture[str]
-
-
-@pytest.fixture(scope="module")
-def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A good input."""
-    return posed_room(tmp_path_factory.mktemp("in") / "room")
-
-
-@pytest.fixture(scope="module")
-def made(room: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run of 20 steps; copy it before changing it."""
-    out = tmp_path_factory.mktemp("made") / "run"
-    assert train_here(room, "--out", out, *SHORT) == 0
-    return out
-
-
-@pytest.fixture
-def good(made: Path, tmp_path: Path) -> Path:
-    """A finished run of 20 steps."""
-    return Path(shutil.copytree(made, tmp_path / "good"))
-
 
 # -- inputs ----------------------------------------------------------------------------------
 

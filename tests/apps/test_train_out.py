@@ -13,32 +13,15 @@ import pytest
 
 from lumefield.apps._run import FORMAT, Run
 from lumefield.errors import InputError
-from tests.apps.train_cases import contents, only_line, posed_room, saved_steps, train_here
-
-SMALL = ("--max-gaussians", 300)
-SHORT = (*SMALL, "--steps", 20)
-Capsys = pytest.CaptureFixture[str]
-
-
-@pytest.fixture(scope="module")
-def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A good input."""
-    return posed_room(tmp_path_factory.mktemp("in") / "room")
-
-
-@pytest.fixture(scope="module")
-def made(room: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run of 20 steps; copy it before changing it."""
-    out = tmp_path_factory.mktemp("made") / "run"
-    assert train_here(room, "--out", out, *SHORT) == 0
-    return out
-
-
-@pytest.fixture
-def good(made: Path, tmp_path: Path) -> Path:
-    """A finished run of 20 steps."""
-    return Path(shutil.copytree(made, tmp_path / "good"))
-
+from tests.apps.train_cases import (
+    SHORT,
+    SMALL,
+    Capsys,
+    contents,
+    only_line,
+    saved_steps,
+    train_here,
+)
 
 # -- whose folder it is ----------------------------------------------------------------------
 

@@ -11,6 +11,8 @@ import pytest
 
 from lumefield.apps._run import Run
 from tests.apps.train_cases import (
+    SMALL,
+    Capsys,
     contents,
     logged_step,
     posed_room,
@@ -19,15 +21,6 @@ from tests.apps.train_cases import (
     saved_steps,
     train_here,
 )
-
-SMALL = ("--max-gaussians", 300)
-Capsys = pytest.CaptureFixture[str]
-
-
-@pytest.fixture(scope="module")
-def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A good input."""
-    return posed_room(tmp_path_factory.mktemp("in") / "room")
 
 
 @pytest.fixture(scope="module")

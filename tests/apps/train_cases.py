@@ -25,6 +25,11 @@ SIZE = (40, 28)
 FOCAL = 44.0
 PHOTOS = 9
 """Two of them held out."""
+SMALL = ("--max-gaussians", 300)
+"""Words that keep a training small."""
+SHORT = (*SMALL, "--steps", 20)
+"""Words of the shortest training."""
+Capsys = pytest.CaptureFixture[str]
 
 
 @dataclass(frozen=True)
@@ -123,7 +128,7 @@ def train_here(*words: object) -> int:
     return _cli.main(["train", *(str(word) for word in words)])
 
 
-def only_line(capsys: pytest.CaptureFixture[str]) -> str:
+def only_line(capsys: Capsys) -> str:
     """The one line of an error, without its prefix."""
     err = capsys.readouterr().err
     assert err.startswith("lumefield: error: "), err

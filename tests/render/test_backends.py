@@ -374,6 +374,15 @@ def test_the_probe_returns_the_sum_of_absolute_gradients(backend):
     np.testing.assert_allclose(got, expected, atol=1e-5 * float(expected.max()))
 
 
+@pytest.mark.parametrize("backend", ["auto", "xla", "reference"])
+def test_a_probe_beside_more_than_eight_channels_is_refused(backend):
+    *geometry, _ = map(jnp.asarray, flat(5, 6, 7))
+    size: dict[str, Any] = {"height": 6, "width": 7, "backend": backend}
+    render.composite_gaussians(*geometry, jnp.ones((5, 9)), **size)
+    with pytest.raises(ValueError, match="9 channels beside a probe, expected at most 8; compos"):
+        render.composite_gaussians(*geometry, jnp.ones((5, 9)), probe=jnp.zeros((5, 2)), **size)
+
+
 def one_scene() -> dict[str, Any]:
     return {k: jnp.asarray(v[0]) for k, v in scenes().items()}
 
