@@ -121,9 +121,9 @@ def _check(arrays: tuple[Array, ...], height: int, width: int) -> None:
             raise ValueError(
                 f"{name} is {array.dtype} and xy {xy.dtype}, expected one float type; use astype"
             )
-    if len(arrays) == len(names) and channels[0] > _native.CHANNELS[-1]:
+    if len(arrays) == len(names) and values.shape[-1] > _native.CHANNELS[-1]:
         raise ValueError(
-            f"values has {channels[0]} channels beside a probe, expected at most "
+            f"values has {values.shape[-1]} channels beside a probe, expected at most "
             f"{_native.CHANNELS[-1]}; composite the others in a second call without probe"
         )
     if height < 1 or width < 1:

@@ -1,4 +1,4 @@
-"""Tiny finished runs: one made without training, for the commands that read it, and a trained one."""
+"""Tiny finished runs: one made without training, for commands that read it, and a trained one."""
 
 import json
 import shutil

@@ -376,11 +376,11 @@ def test_the_probe_returns_the_sum_of_absolute_gradients(backend):
 
 @pytest.mark.parametrize("backend", ["auto", "xla", "reference"])
 def test_a_probe_beside_more_than_eight_channels_is_refused(backend):
-    *geometry, _ = map(jnp.asarray, flat(5, 6, 7))
+    arrays: Any = (*map(jnp.asarray, flat(5, 6, 7)[:4]), jnp.ones((5, 9)))
     size: dict[str, Any] = {"height": 6, "width": 7, "backend": backend}
-    render.composite_gaussians(*geometry, jnp.ones((5, 9)), **size)
+    assert render.composite_gaussians(*arrays, **size)[0].shape == (6, 7, 9)
     with pytest.raises(ValueError, match="9 channels beside a probe, expected at most 8; compos"):
-        render.composite_gaussians(*geometry, jnp.ones((5, 9)), probe=jnp.zeros((5, 2)), **size)
+        render.composite_gaussians(*arrays, **size, probe=jnp.zeros((5, 2)))
 
 
 def one_scene() -> dict[str, Any]:
