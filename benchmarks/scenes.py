@@ -1,9 +1,10 @@
 """Train the sample scenes and tabulate what came out: the numbers of the README.
 
 ``python -m benchmarks.scenes OUT [NAME ...] [--collect]`` trains each scene as a user would,
-into OUT/NAME (a run that is already finished there is kept) and prints a Markdown table;
-``--collect`` only reads the runs. The photos come from ``LUMEFIELD_DATA`` (default
-``../shared/data`` beside the repository). On 2 cores a scene takes about five minutes.
+into OUT/NAME (a run that is already finished there is kept), and prints a Markdown table of these
+and of the scenes stored before; ``--collect`` only reads the runs. The photos come from
+``LUMEFIELD_DATA`` (default ``../shared/data`` beside the repository). On 2 cores a scene takes
+about five minutes.
 """
 
 import argparse
@@ -45,6 +46,8 @@ def main() -> None:
     if not rows:
         raise SystemExit(f"{arguments.out} holds no finished run")
     RESULTS.parent.mkdir(exist_ok=True)
+    known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    rows = {name: (known | rows)[name] for name in SCENES if name in known | rows}
     RESULTS.write_text(json.dumps(rows, indent=1) + "\n")
     print(table(rows))
 

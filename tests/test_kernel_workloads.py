@@ -156,7 +156,7 @@ def test_a_rate_is_gated_on_the_same_processor_only():
 def test_a_busy_machine_is_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    times = {"threads1": 10.0, "threads2": 9.0, "free_cores": 1.1}
+    times = {"wall": 10.0, "free_cores": 1.1}
     monkeypatch.setattr(workloads, "cores", lambda: 2)
     monkeypatch.setattr(workloads, "_measure", lambda name, **_: times)
     metrics = workloads.splat_threads()

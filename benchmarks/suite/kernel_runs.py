@@ -2,7 +2,7 @@
 
 ``python -m benchmarks.suite.kernel_runs NAME [--pin]``. A process of its own, because XLA sizes
 its thread pool once: ``--pin`` keeps the process on one core before jax is imported. Times are
-medians of interleaved rounds in CPU milliseconds; ``threads`` takes the least wall time.
+medians of interleaved rounds in CPU milliseconds; ``wall`` takes the least wall time.
 """
 
 import argparse
@@ -123,16 +123,15 @@ def tiles() -> Numbers:
     }
 
 
-def threads() -> Numbers:
-    """The full step with one and with two kernel threads, least wall time, in one process."""
-    scene = garden.make(N, SIZE)
-    runs: dict[str, Run] = {}
-    for n in (1, 2):
-        os.environ["LUMEFIELD_THREADS"] = str(n)  # read when the step is traced
-        runs[f"threads{n}"] = full_step(scene, "native")
-        runs[f"threads{n}"]()
-    times = interleaved(runs, ROUNDS * 3, clock=time.perf_counter, of=min)
-    return {**times, "free_cores": free_cores()}
+def wall() -> Numbers:
+    """The full step on all threads of this process, least wall time."""
+    run = full_step(garden.make(N, SIZE), "native")
+    return interleaved({"wall": run}, ROUNDS * 3, clock=time.perf_counter, of=min)
+
+
+def idle() -> Numbers:
+    """How idle the machine is."""
+    return {"free_cores": free_cores()}
 
 
 def memory() -> Numbers:
@@ -253,7 +252,8 @@ def table() -> Numbers:
 RUNS: dict[str, Callable[[], Numbers]] = {
     "step": step,
     "tiles": tiles,
-    "threads": threads,
+    "wall": wall,
+    "idle": idle,
     "memory": memory,
     "photometric": photometric,
     "projection": projection,

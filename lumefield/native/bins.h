@@ -3,8 +3,8 @@
 // 1. Cull: opacity below 1/255, or the ellipse sigma = cut outside the image.
 // 2. Sort the visible depths once (stable radix sort: ties keep input order).
 // 3. Gather them into records in depth order; each names, per tile row, the span of tiles its ellipse meets (exact ellipse-row test).
-// 4. Counting sort into tiles: chunks of Gaussians count in parallel, a prefix over (tile, chunk)
-//    gives every chunk its own cursor, so the order inside a tile is the depth order.
+// 4. Counting sort into tiles: parts of the Gaussians count in parallel, a prefix over (tile, part)
+//    gives every part its own cursor, so the order inside a tile is the depth order.
 #pragma once
 #include <cmath>
 #include <cstring>
@@ -63,15 +63,43 @@ static inline bool visible(const Inputs& in, int i) {
          y - e.half_height < in.height;
 }
 
-static const int CHUNKS = 16;
-static inline int chunk_begin(int n, int c) { return (int)((int64_t)n * c / CHUNKS); }
+// Few parts, so that neighbouring keys of the output come from one thread.
+static inline int sort_parts(const Pool& pool) { return std::min(pool.threads(), 16); }
+
+// One stable counting pass over digits of the keys, the parts in parallel. Part c of the input is
+// from[first(c)] ... from[first(c) + n(c) - 1]; the output has no gaps.
+template <class First, class Count>
+static inline void radix_pass(Pool& pool, uint32_t* counts, const uint64_t* from, uint64_t* to, int shift, First first,
+                              Count n) {
+  const int parts = sort_parts(pool), DIGITS = 2048;
+  auto digit = [shift](uint64_t k) { return (uint32_t)(k >> shift) & (DIGITS - 1); };
+  pool.run(parts, [&](int c) {
+    uint32_t* h = counts + (size_t)c * DIGITS;
+    memset(h, 0, sizeof(uint32_t) * DIGITS);
+    for (int i = first(c), e = i + n(c); i < e; i++) h[digit(from[i])]++;
+  });
+  uint32_t total = 0;
+  for (int d = 0; d < DIGITS; d++)
+    for (int c = 0; c < parts; c++) {
+      uint32_t& h = counts[(size_t)c * DIGITS + d];
+      uint32_t count = h;
+      h = total;
+      total += count;
+    }
+  pool.run(parts, [&](int c) {
+    uint32_t* h = counts + (size_t)c * DIGITS;
+    for (int i = first(c), e = i + n(c); i < e; i++) to[h[digit(from[i])]++] = from[i];
+  });
+}
 
 // Indices of the visible Gaussians sorted by depth; ties keep input order. order has room for in.n.
 static inline int sort_visible(Pool& pool, Scratch& mem, const Inputs& in, int* order) {
   uint64_t *key = mem.take<uint64_t>(in.n), *tmp = mem.take<uint64_t>(in.n);  // depth << 32 | index
-  int count[CHUNKS];
-  pool.run(CHUNKS, [&, key](int c) {
-    int a = chunk_begin(in.n, c), b = chunk_begin(in.n, c + 1), n = a;
+  const int parts = sort_parts(pool);
+  uint32_t* counts = mem.take<uint32_t>((size_t)parts * 2048);
+  std::vector<int> seen(parts);
+  pool.run(parts, [&](int c) {
+    int a = pool.begin(in.n, c, parts), b = pool.begin(in.n, c + 1, parts), n = a;
     for (int i = a; i < b; i++) {
       if (!visible(in, i)) continue;
       int32_t d;  // float bits; negative depths (ortho) are mirrored so that they sort as integers
@@ -79,28 +107,18 @@ static inline int sort_visible(Pool& pool, Scratch& mem, const Inputs& in, int* 
       uint32_t bits = d < 0 ? ~(uint32_t)d : (uint32_t)d | 0x80000000u;
       key[n++] = (uint64_t)bits << 32 | (uint32_t)i;
     }
-    count[c] = n - a;
+    seen[c] = n - a;
   });
   int m = 0;
-  uint32_t h[3][2048] = {};
-  for (int c = 0; c < CHUNKS; c++)
-    for (int i = chunk_begin(in.n, c), e = i + count[c]; i < e; i++) {
-      uint64_t k = key[i];
-      uint32_t d = (uint32_t)(k >> 32);
-      h[0][d & 2047]++, h[1][(d >> 11) & 2047]++, h[2][d >> 22]++;
-      key[m++] = k;
-    }
-  for (int p = 0; p < 3; p++) {
-    uint32_t total = 0;
-    for (int i = 0; i < 2048; i++) {
-      uint32_t c = h[p][i];
-      h[p][i] = total;
-      total += c;
-    }
-    for (int i = 0; i < m; i++) tmp[h[p][((key[i] >> 32) >> (11 * p)) & 2047]++] = key[i];
-    std::swap(key, tmp);
-  }
-  for (int i = 0; i < m; i++) order[i] = (int)(uint32_t)key[i];
+  for (int c = 0; c < parts; c++) m += seen[c];
+  auto first = [&](int c) { return pool.begin(m, c, parts); };
+  auto count = [&](int c) { return pool.begin(m, c + 1, parts) - pool.begin(m, c, parts); };
+  radix_pass(pool, counts, key, tmp, 32, [&](int c) { return pool.begin(in.n, c, parts); }, [&](int c) { return seen[c]; });
+  radix_pass(pool, counts, tmp, key, 43, first, count);
+  radix_pass(pool, counts, key, tmp, 54, first, count);
+  pool.run(parts, [&](int c) {
+    for (int i = first(c), e = first(c + 1); i < e; i++) order[i] = (int)(uint32_t)tmp[i];
+  });
   return m;
 }
 
@@ -127,37 +145,54 @@ struct Span {
   int tile, count;
 };
 
+// Rows of tiles that the height of a Gaussian may meet: as many spans, or fewer.
+template <class R>
+static inline int most_spans(const R& g, const Inputs& in) {
+  int ty0 = (int)std::floor(std::max(g.y - g.half_height, 0.f) / TILE_H);
+  return std::max(0, (int)std::floor(std::min(g.y + g.half_height, in.height + 1.f) / TILE_H) - ty0 + 1);
+}
+
 // keep_slots: also list the slots of each Gaussian (the backward pass gathers its sums by them).
 template <class R>
 static inline void make_bins(Pool& pool, Scratch& mem, const Inputs& in, const R* rec, bool keep_slots, Bins& b) {
   b.tiles_x = (in.width + TILE_W - 1) / TILE_W;
   b.tiles_y = (in.height + TILE_H - 1) / TILE_H;
-  int n_tiles = b.tiles(), m = b.visible;
-  int* cursor = mem.take<int>((size_t)CHUNKS * n_tiles);  // counts per chunk and tile, then first slots
+  const int n_tiles = b.tiles(), m = b.visible, parts = pool.parts();
+  int* cursor = mem.take<int>((size_t)parts * n_tiles);  // counts per part and tile, then first slots
   int *n_spans = mem.take<int>(m + 1), *n_slots = mem.take<int>(m + 1);
-  std::vector<Span> spans[CHUNKS];
-  pool.run(CHUNKS, [&](int c) {
-    int a = chunk_begin(m, c), e = chunk_begin(m, c + 1);
+  std::vector<size_t> room(parts + 1, 0);  // first span of each part
+  std::vector<int> first(parts + 1, 0);    // first entry of slots of each part
+  pool.run(parts, [&](int c) {
+    size_t spans = 0;
+    for (int k = pool.begin(m, c), e = pool.begin(m, c + 1); k < e; k++) spans += most_spans(rec[k], in);
+    room[c + 1] = spans;
+  });
+  for (int c = 0; c < parts; c++) room[c + 1] += room[c];
+  Span* spans = mem.take<Span>(room[parts]);
+  pool.run(parts, [&](int c) {
     int* count = cursor + (size_t)c * n_tiles;
     memset(count, 0, sizeof(int) * n_tiles);
-    spans[c].reserve((size_t)(e - a) * 4);
-    for (int k = a; k < e; k++) {
-      size_t before = spans[c].size();
+    Span* s = spans + room[c];
+    int all = 0;
+    for (int k = pool.begin(m, c), e = pool.begin(m, c + 1); k < e; k++) {
+      const Span* before = s;
       int slots = 0;
       for_spans(rec[k], in, b, [&](int tile, int n) {
-        spans[c].push_back({tile, n});
+        *s++ = {tile, n};
         slots += n;
         for (int j = 0; j < n; j++) count[tile + j]++;
       });
-      n_spans[k] = (int)(spans[c].size() - before);
+      n_spans[k] = (int)(s - before);
       n_slots[k] = slots;
+      all += slots;
     }
+    first[c + 1] = all;
   });
   b.start = mem.take<int>(n_tiles + 1);
   b.total = 0;
   for (int t = 0; t < n_tiles; t++) {
     b.start[t] = b.total;
-    for (int c = 0; c < CHUNKS; c++) {
+    for (int c = 0; c < parts; c++) {
       int& cur = cursor[(size_t)c * n_tiles + t];
       int count = cur;
       cur = b.total;
@@ -165,28 +200,23 @@ static inline void make_bins(Pool& pool, Scratch& mem, const Inputs& in, const R
     }
   }
   b.start[n_tiles] = b.total;
+  for (int c = 0; c < parts; c++) first[c + 1] += first[c];
   b.items = mem.take<int>(b.total);
   b.first_slot = mem.take<int>(keep_slots ? m + 1 : 0);
   b.slots = mem.take<int>(keep_slots ? b.total : 0);
-  if (keep_slots) {
-    int sum = 0;
-    for (int k = 0; k < m; k++) {
-      b.first_slot[k] = sum;
-      sum += n_slots[k];
-    }
-    b.first_slot[m] = sum;
-  }
-  pool.run(CHUNKS, [&](int c) {
-    int a = chunk_begin(m, c), e = chunk_begin(m, c + 1);
+  if (keep_slots) b.first_slot[m] = b.total;
+  pool.run(parts, [&](int c) {
     int* cur = cursor + (size_t)c * n_tiles;
-    const Span* s = spans[c].data();
-    int* out = keep_slots && a < e ? b.slots + b.first_slot[a] : nullptr;
-    for (int k = a; k < e; k++)
+    const Span* s = spans + room[c];
+    int next = first[c];
+    for (int k = pool.begin(m, c), e = pool.begin(m, c + 1); k < e; k++) {
+      if (keep_slots) b.first_slot[k] = next;
       for (int j = 0; j < n_spans[k]; j++, s++)
         for (int t = s->tile; t < s->tile + s->count; t++) {
           int slot = cur[t]++;
           b.items[slot] = k;
-          if (out) *out++ = slot;
+          if (keep_slots) b.slots[next++] = slot;
         }
+    }
   });
 }

@@ -39,8 +39,8 @@ static double thread_ms() {  // CPU time of this thread
 template <int C>
 static Record<C>* make_records(Pool& pool, Scratch& mem, const Inputs& in, const float* values, const Bins& b) {
   Record<C>* rec = mem.take<Record<C>>(b.visible);
-  pool.run(CHUNKS, [&, rec](int c) {
-    for (int k = chunk_begin(b.visible, c); k < chunk_begin(b.visible, c + 1); k++) {
+  pool.run(pool.parts(), [&, rec](int c) {
+    for (int k = pool.begin(b.visible, c), e = pool.begin(b.visible, c + 1); k < e; k++) {
       int i = b.order[k], next = b.order[std::min(k + 16, b.visible - 1)];
       __builtin_prefetch(in.factor + 3 * next);
       __builtin_prefetch(in.xy + 2 * next);
@@ -57,6 +57,15 @@ static Record<C>* make_records(Pool& pool, Scratch& mem, const Inputs& in, const
     }
   });
   return rec;
+}
+
+// Tiles are handed out in short runs: neighbours share most of their Gaussians, and so a core's cache.
+template <class F>
+static void for_tiles(Pool& pool, const Bins& b, F f) {
+  const int RUN = 16, n = b.tiles();
+  pool.run((n + RUN - 1) / RUN, [&](int i) {
+    for (int t = i * RUN; t < std::min(n, (i + 1) * RUN); t++) f(t);
+  });
 }
 
 struct Tile {
@@ -266,7 +275,7 @@ static void forward(Pool& pool, const Inputs& in, const float* values, float* im
   MARK(2);
   make_bins(pool, *mem, in, rec, false, b);
   MARK(3);
-  pool.run(b.tiles(), [&](int t) { tile_forward<C>(b, rec, t, in, image, trans); });
+  for_tiles(pool, b, [&](int t) { tile_forward<C>(b, rec, t, in, image, trans); });
   MARK(4);
   SHOW("fwd sort %.2f rec %.2f bins %.2f tiles %.2f\n", SPENT(0, 1), SPENT(1, 2), SPENT(2, 3), SPENT(3, 4));
   std::fill(kept + b.visible, kept + in.n, 0);
@@ -285,18 +294,18 @@ static void backward(Pool& pool, const Inputs& in, const float* values, const in
   make_bins(pool, *mem, in, rec, true, b);
   MARK(1);
   float* sums = (*mem).take<float>((size_t)b.total * row_size<C, ABS>());
-  pool.run(b.tiles(), [&](int t) { tile_backward<C, ABS>(b, rec, t, in, ct, sums); });
+  for_tiles(pool, b, [&](int t) { tile_backward<C, ABS>(b, rec, t, in, ct, sums); });
   MARK(2);
-  pool.run(CHUNKS, [&](int c) {
-    size_t a = chunk_begin(in.n, c), n = chunk_begin(in.n, c + 1) - a;
+  pool.run(pool.parts(), [&](int c) {
+    size_t a = pool.begin(in.n, c), n = pool.begin(in.n, c + 1) - a;
     memset(out.xy + 2 * a, 0, 8 * n);
     memset(out.factor + 3 * a, 0, 12 * n);
     memset(out.opacity + a, 0, 4 * n);
     memset(out.values + C * a, 0, 4 * C * n);
     memset(out.probe + 2 * a, 0, 8 * n);
   });
-  pool.run(CHUNKS, [&](int c) {
-    gather_rows<C, ABS>(b, in, sums, chunk_begin(b.visible, c), chunk_begin(b.visible, c + 1), out);
+  pool.run(pool.parts(), [&](int c) {
+    gather_rows<C, ABS>(b, in, sums, pool.begin(b.visible, c), pool.begin(b.visible, c + 1), out);
   });
   MARK(3);
   SHOW("bwd bins %.2f tiles %.2f gather %.2f\n", SPENT(0, 1), SPENT(1, 2), SPENT(2, 3));

@@ -20,6 +20,15 @@ class Pool {
     n_threads_ = (int)(n_threads <= 0 ? all : std::min(n_threads, all));
   }
 
+  int threads() const { return n_threads_; }
+
+  // How many parts to cut work into whose result is the same however it is cut.
+  int parts() const { return n_threads_ == 1 ? 1 : std::min(4 * n_threads_, 32); }
+
+  // First of the n items of part c out of parts().
+  int begin(int n, int c) const { return begin(n, c, parts()); }
+  static int begin(int n, int c, int parts) { return (int)((int64_t)n * c / parts); }
+
   template <class F>
   void run(int n_tasks, F f) {
     int n = std::min(n_tasks, n_threads_);
@@ -46,7 +55,7 @@ class Pool {
       pool_.Schedule(std::move(copy));  // Schedule takes an rvalue only
     }
     work();
-    for (int spin = 0; spin < 2000 && s->done.load() < n_tasks; spin++) __builtin_ia32_pause();
+    for (int spin = 0; spin < 4000 && s->done.load() < n_tasks; spin++) __builtin_ia32_pause();
     std::unique_lock<std::mutex> lock(s->m);
     s->cv.wait(lock, [&] { return s->done.load() == n_tasks; });
   }
