@@ -17,8 +17,10 @@ from lumefield.errors import UserError
 
 COMMANDS = {
     "train": "Train a scene from photos, a video or posed images.",
+    "fit": "Fit a field to a picture, a shape, a gradient or a sound.",
     "evaluate": "Score a run again on its held-out views.",
     "render": "Render held-out views, an orbit, a spiral or a keyframe path.",
+    "export": "Write a scene for viewers: as Gaussians or as a mesh.",
     "inspect": "Show what a splat file or a run holds.",
     "doctor": "Show versions, device and kernel backend, and how to get a faster one.",
     "demo": "Make a photo set, train on it and report, with no data of your own.",

@@ -10,7 +10,7 @@ import numpy as np
 import tyro
 from numpy.typing import NDArray
 
-from lumefield.apps._scene_io import Draw, load_scene, make_draw, read_json, to_bytes, write_json
+from lumefield.apps._scene_io import Draw, load_scene, read_json, scene_draw, to_bytes, write_json
 from lumefield.errors import RunError
 
 Images = Sequence[NDArray[np.uint8]]
@@ -57,7 +57,7 @@ def evaluate(settings: Evaluate, *, draw: Draw | None = None) -> dict[str, Any]:
         )
     stems = image_stems(views.names)
     truths = [_truth(scene.run / "renders" / f"{stem}.truth.png") for stem in stems]
-    draw = draw or make_draw(scene.splats, background=scene.background)
+    draw = draw or scene_draw(scene)
     renders: list[NDArray[np.uint8]] = []
     for k, truth in enumerate(truths):
         view = views.pick([k])
@@ -69,7 +69,7 @@ def evaluate(settings: Evaluate, *, draw: Draw | None = None) -> dict[str, Any]:
         renders.append(to_bytes(draw(view).rgb))
     scores = score_views(renders, truths, views.names)
     metrics = {**read_json(scene.run / "metrics.json"), **scores}
-    metrics["num_gaussians"] = len(scene.splats.means)
+    metrics["num_gaussians"] = 0 if scene.field else len(scene.splats.means)
     save_renders(scene.run, views.names, renders)
     timings = metrics.get("timings")
     spent = round(time.perf_counter() - start, 2)

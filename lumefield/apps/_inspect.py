@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import tyro
 
+from lumefield.apps._field_file import FIELD_FILE, read_field, read_surface
 from lumefield.errors import InputError, RunError
 
 if TYPE_CHECKING:
@@ -51,6 +52,8 @@ def facts(scene: Path) -> dict[str, Any]:
     if not scene.exists():
         raise InputError(f"{scene}: no such file or folder; give a splat file or a run")
     run = _run_facts(scene) if scene.is_dir() else {}
+    if scene.is_dir() and (scene / FIELD_FILE).is_file():
+        return {**_field_facts(scene / FIELD_FILE), **run}
     file = scene / "scene.ply" if scene.is_dir() else scene
     if file.suffix.lower() not in SUFFIXES:
         raise InputError(f"{file}: not a splat file; expected one of {' '.join(SUFFIXES)}")
@@ -64,6 +67,8 @@ def facts(scene: Path) -> dict[str, Any]:
 
 def describe(found: dict[str, Any]) -> str:
     """The text form of :func:`facts`."""
+    if "parameters" in found:
+        return _describe_field(found)
     rows = [
         ("file", f"{found['file']} ({found['bytes'] / 1e6:.1f} MB)"),
         ("gaussians", f"{found['gaussians']:,}, {found['visible']:,} of them visible"),
@@ -82,6 +87,38 @@ def describe(found: dict[str, Any]) -> str:
     rows += [("comment", text) for text in found["comments"]]
     rows += [(name, str(value)) for name, value in found.get("run", {}).items()]
     return "\n".join(f"{name:<12} {text}" for name, text in rows)
+
+
+def _describe_field(found: dict[str, Any]) -> str:
+    rows = [
+        ("file", f"{found['file']} ({found['bytes'] / 1e6:.1f} MB)"),
+        ("field", f"{found['method']}, {found['parameters']:,} parameters"),
+    ]
+    if found["surface_points"]:
+        rows.append(("middle 98 %", _box(found["middle"])))
+    if found["not_finite"]:
+        rows.append(("warning", f"{found['not_finite']:,} parameters are NaN or infinite"))
+    rows += [(name, str(value)) for name, value in found.get("run", {}).items()]
+    return "\n".join(f"{name:<12} {text}" for name, text in rows)
+
+
+def _field_facts(file: Path) -> dict[str, Any]:
+    import numpy as np
+
+    record, arrays = read_field(file)
+    points, _ = read_surface(file)
+    leaves = [v for k, v in arrays.items() if k.startswith("scene.field")]
+    found: dict[str, Any] = {
+        "file": str(file),
+        "bytes": file.stat().st_size,
+        "method": str(record.get("recipe", {}).get("method")),
+        "parameters": sum(v.size for v in leaves),
+        "not_finite": sum(int((~np.isfinite(v)).sum()) for v in leaves),
+        "surface_points": len(points),
+    }
+    if len(points):
+        found["middle"] = np.quantile(points, [0.01, 0.99], axis=0).tolist()
+    return found
 
 
 def _splat_facts(splats: "Splats") -> dict[str, Any]:
@@ -110,7 +147,7 @@ def _splat_facts(splats: "Splats") -> dict[str, Any]:
 
 def _run_facts(run: Path) -> dict[str, Any]:
     metrics = run / "metrics.json"
-    if not (run / "scene.ply").is_file():
+    if not (run / "scene.ply").is_file() and not (run / FIELD_FILE).is_file():
         raise RunError(f"{run}: holds no scene.ply; expected the folder of a finished run")
     if not metrics.is_file():
         return {}

@@ -80,42 +80,41 @@ class CaptureBar(_Bar):
 
 
 class TrainBar(_Bar):
-    """Step, PSNR, Gaussians, steps per second, ETA."""
+    """Step, PSNR, the size of what is trained, steps per second, ETA."""
 
-    def __init__(self, steps: int, done: int) -> None:
+    def __init__(self, steps: int, done: int, noun: str = "Gaussians") -> None:
         super().__init__(
             TextColumn("train"),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.fields[psnr]:.2f} dB"),
-            TextColumn("{task.fields[gaussians]} Gaussians"),
+            TextColumn("{task.fields[count]} " + noun),
             TextColumn("{task.fields[rate]:.1f} it/s"),
             TimeRemainingColumn(),
         )
         self._task = self._bar.add_task(
-            "train", total=steps, completed=done, psnr=0.0, gaussians=0, rate=0.0
+            "train", total=steps, completed=done, psnr=0.0, count=0, rate=0.0
         )
         self._done, self._first, self._plain = done, done, self._bar.disable
+        self._noun = noun
         self._told = done
 
     def __enter__(self) -> "TrainBar":
         self._bar.start()
         return self
 
-    def update(self, step: int, psnr: float, gaussians: int) -> None:
+    def update(self, step: int, psnr: float, count: int) -> None:
         """Show where training is."""
         task = self._bar.tasks[0]
         elapsed = max(task.elapsed or 0.0, 1e-6)
         rate = (step - self._first) / elapsed
-        self._bar.update(
-            self._task, completed=step, psnr=psnr, gaussians=f"{gaussians:,}", rate=rate
-        )
+        self._bar.update(self._task, completed=step, psnr=psnr, count=f"{count:,}", rate=rate)
         total = int(task.total or step)
         if self._plain and (step - self._told >= max(1, total // 20) or step == total):
             self._told = step
             left = (total - step) / max(rate, 1e-6)
             print(
-                f"step {step}/{total}  {psnr:.2f} dB  {gaussians:,} Gaussians  {rate:.1f} it/s  "
+                f"step {step}/{total}  {psnr:.2f} dB  {count:,} {self._noun}  {rate:.1f} it/s  "
                 f"{left:.0f} s left",
                 flush=True,
             )

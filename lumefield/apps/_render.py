@@ -17,10 +17,11 @@ from lumefield.apps._scene_io import (
     Picture,
     Scene,
     load_scene,
-    make_draw,
+    scene_draw,
     to_bytes,
     write_json,
 )
+from lumefield.apps._signal_render import render_signal, signal_config
 from lumefield.apps._views import Views
 from lumefield.errors import InputError
 
@@ -37,7 +38,7 @@ class Render:
     scene: tyro.conf.Positional[Path]
     """Folder of a run, or a splat file (.ply, .spz, .splat)."""
     out: Path
-    """Video file (.mp4), or a folder for one PNG per frame."""
+    """Video file (.mp4), or a folder for one PNG per frame; of a fitted signal the file itself."""
     path: str = "orbit"
     """orbit, spiral, test (the held-out views of a run) or a keyframe file (.json)."""
     frames: int | None = None
@@ -52,6 +53,10 @@ class Render:
     """Depth instead of colour: 16-bit PNGs with a depth.json, or a coloured video."""
     overwrite: bool = False
     """Write over files that are there already."""
+    resolution: int | None = None
+    """Cells of the mesh of a fitted shape along its cube."""
+    rate: int | None = None
+    """Samples a second of a fitted sound."""
 
 
 def render(settings: Render, *, draw: Draw | None = None) -> Path:
@@ -71,6 +76,8 @@ def render(settings: Render, *, draw: Draw | None = None) -> Path:
     """
     from rich.console import Console
 
+    if signal_config(settings.scene) is not None:
+        return _signal(settings)
     _check(settings)
     scene = load_scene(settings.scene)
     views, fps = plan(settings, scene)
@@ -81,7 +88,7 @@ def render(settings: Render, *, draw: Draw | None = None) -> Path:
             raise InputError(f"{settings.out}: a video needs at least 2x2 pixels; give --width")
         if (views.size != [width, height]).any():
             views = views.resized(width, height)
-    draw = draw or make_draw(scene.splats, background=scene.background)
+    draw = draw or scene_draw(scene)
     far = _far(scene, views) if settings.depth else 0.0
     pictures = _pictures(draw, views)
     if video:
@@ -93,6 +100,25 @@ def render(settings: Render, *, draw: Draw | None = None) -> Path:
     return settings.out
 
 
+def _signal(settings: Render) -> Path:
+    """Draw a run of ``lumefield fit``: one picture, mesh or sound."""
+    from rich.console import Console
+
+    for name, default in (("path", "orbit"), ("frames", None), ("fps", 30.0), ("depth", False)):
+        if getattr(settings, name) != default:
+            raise InputError(f"--{name}: is for scenes, and {settings.scene} is a fitted signal")
+    render_signal(
+        settings.scene,
+        settings.out,
+        size=(settings.width, settings.height),
+        resolution=settings.resolution,
+        rate=settings.rate,
+        overwrite=settings.overwrite,
+    )
+    Console().print(f"wrote {settings.out}", highlight=False)
+    return settings.out
+
+
 def plan(settings: Render, scene: Scene) -> tuple[Views, float]:
     """The views to draw, at their final size, and the frames per second.
 
@@ -100,15 +126,11 @@ def plan(settings: Render, scene: Scene) -> tuple[Views, float]:
         InputError: If the path is unknown, or needs cameras that the scene does not have.
     """
     known = scene.views
+    points, weights = scene.surface()
     if known is None:
-        opacity = 1 / (
-            1 + np.exp(-np.clip(scene.splats.logit_opacities.astype(np.float64), -50, 50))
-        )
-        weights = np.where(opacity > 0.1, opacity, 0)
-        known = _paths.around_points(scene.splats.means.astype(np.float64), weights, 960, 540)
+        known = _paths.around_points(points, weights, 960, 540)
     width, height = _size(settings, known)
     count = settings.frames or 120
-    points = scene.splats.means.astype(np.float64)
     if settings.path == "test":
         views = known.test() if scene.views is not None else known.pick([])
         if not len(views):
@@ -229,7 +251,8 @@ def _write_folder(settings: Render, views: Views, pictures: Iterator[Picture], f
 def _far(scene: Scene, views: Views) -> float:
     """A depth that nearly everything is nearer than, world units."""
     eyes = views.world_from_cam[:: max(1, len(views) // 8), :, 3]
-    means = scene.splats.means[:: max(1, len(scene.splats.means) // 20_000)].astype(np.float64)
+    points = scene.surface()[0]
+    means = points[:: max(1, len(points) // 20_000)]
     if not len(means):
         return 1.0
     away = np.linalg.norm(means[None] - eyes[:, None], axis=-1)

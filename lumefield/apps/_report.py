@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from lumefield.apps._colours import STOPS, heat
 from lumefield.apps._evaluate import image_stems
+from lumefield.apps._field_file import FIELD_FILE, read_surface
 from lumefield.apps._report_style import CSS, SCRIPT
 from lumefield.apps._report_svg import camera_plots, curve
 from lumefield.apps._scene_io import read_json
@@ -94,6 +95,7 @@ def _header(run: Path, metrics: dict[str, Any], source: dict[str, Any]) -> str:
         ("psnr", "PSNR, held-out views", "{:.2f}", "dB"),
         ("ssim", "SSIM, held-out views", "{:.3f}", ""),
         ("num_gaussians", "Gaussians", "{:,.0f}", ""),
+        ("parameters", "parameters of the field", "{:,.0f}", ""),
         ("steps", "steps", "{:,.0f}", ""),
         ("seconds", "training time", "", ""),
         ("peak_rss_mb", "peak memory", "{:,.0f}", "MB"),
@@ -101,7 +103,7 @@ def _header(run: Path, metrics: dict[str, Any], source: dict[str, Any]) -> str:
     cards: list[str] = []
     for key, label, form, unit in facts:
         value = _number(metrics.get(key))
-        if value is None:
+        if value is None or (key == "num_gaussians" and not value):
             continue
         text = _duration(value) if key == "seconds" else form.format(value)
         small = f"<small>{unit}</small>" if unit else ""
@@ -229,6 +231,7 @@ def _curves(run: Path, metrics: dict[str, Any]) -> str:
         ("loss", "loss"),
         ("psnr", "PSNR of training views, dB"),
         ("gaussians", "Gaussians"),
+        ("rays", "rays per step"),
     ):
         pairs = [(_number(r.get("step")), _number(r.get(key))) for r in rows]
         known = [(s, v) for s, v in pairs if s is not None and v is not None]
@@ -266,7 +269,7 @@ def _cameras(run: Path) -> str:
     if not file.is_file():
         return "<p class=hint>The run holds no cameras.</p>"
     views = load_views(file)
-    points, colours = _scene_points(run / "scene.ply")
+    points, colours = _scene_points(run)
     top, side = camera_plots(views, points, colours)
     held = sum(views.held_out)
     key = (
@@ -280,10 +283,15 @@ def _cameras(run: Path) -> str:
     )
 
 
-def _scene_points(scene: Path) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:
-    """Positions and colours of some clearly visible Gaussians, the same ones every time."""
+def _scene_points(run: Path) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:
+    """Positions and colours of what is clearly visible, the same ones every time."""
     from lumefield.codecs.formats import load_splats
 
+    scene = run / "scene.ply"
+    if (run / FIELD_FILE).is_file():
+        points, colours = read_surface(run / FIELD_FILE)
+        step = max(1, -(-len(points) // MAX_POINTS))
+        return points[::step], colours[::step]
     if not scene.is_file():
         return np.zeros((0, 3)), np.zeros((0, 3), np.uint8)
     splats = load_splats(scene)

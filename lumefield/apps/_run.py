@@ -15,7 +15,14 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 """Version of the folder's layout; a run made by a newer one is not touched."""
-_OURS = ("config.json", "metrics.json", "report.html", "scene.ply", "log.jsonl")
+_OURS = (
+    "config.json",
+    "metrics.json",
+    "report.html",
+    "scene.ply",
+    "field.safetensors",
+    "log.jsonl",
+)
 _FOLDERS = ("checkpoints", "renders")
 
 

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from lumefield.apps._field_file import FIELD_FILE
 from lumefield.apps._views import Views, load_views
 from lumefield.errors import InputError, RunError
 
 if TYPE_CHECKING:
+    from lumefield.apps._radiance_io import Radiance
     from lumefield.codecs.formats import Splats
 
 Rgb = tuple[float, float, float]
@@ -33,16 +35,50 @@ Draw = Callable[[Views], Picture]
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-    """Splats with what is known about where they came from."""
+    """Splats or a radiance field, with what is known about where they came from."""
 
-    splats: "Splats"
-    """The Gaussians, in the user's world frame."""
+    content: "Splats | Radiance"
+    """What is drawn; Gaussians are in the user's world frame."""
     views: Views | None
     """Cameras of the capture; None for a bare splat file."""
     run: Path | None
     """Folder of the run; None for a bare splat file."""
     background: Rgb
     """Display sRGB behind the scene."""
+
+    @property
+    def field(self) -> "Radiance | None":
+        """The radiance field, or None where there are splats."""
+        from lumefield.codecs.formats import Splats
+
+        return None if isinstance(self.content, Splats) else self.content
+
+    @property
+    def splats(self) -> "Splats":
+        """The Gaussians.
+
+        Raises:
+            InputError: If the scene is a radiance field.
+        """
+        from lumefield.codecs.formats import Splats
+
+        if isinstance(self.content, Splats):
+            return self.content
+        raise InputError(
+            f"{self.run}: holds a radiance field ({self.content.recipe.method}), expected "
+            "Gaussians; `lumefield export` makes them"
+        )
+
+    def surface(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Points (p, 3) of what can be seen, in world units, and their weights (p,)."""
+        from lumefield.codecs.formats import Splats
+
+        if isinstance(self.content, Splats):
+            logits = np.clip(self.content.logit_opacities.astype(np.float64), -50, 50)
+            opacity = 1 / (1 + np.exp(-logits))
+            return self.content.means.astype(np.float64), np.where(opacity > 0.1, opacity, 0)
+        points = self.content.points.astype(np.float64)
+        return points, np.ones(len(points))
 
 
 def load_scene(path: Path) -> Scene:
@@ -52,18 +88,24 @@ def load_scene(path: Path) -> Scene:
 
     Raises:
         InputError: If the path does not exist, or is neither a run nor a splat file.
-        RunError: If the folder holds no ``scene.ply``, or its files are damaged.
-        FormatError: If the splat file is damaged.
+        RunError: If the folder holds no scene, or its files are damaged.
+        FormatError: If the file of the scene is damaged.
     """
     from lumefield.codecs.formats import SPLAT_SUFFIXES, load_splats
 
     if path.is_dir():
         file = path / "scene.ply"
-        if not file.is_file():
+        trained = path / FIELD_FILE
+        if not file.is_file() and not trained.is_file():
             raise RunError(f"{path}: holds no scene.ply; expected the folder of a finished run")
         cameras = path / "capture" / "cameras.json"
         views = load_views(cameras) if cameras.is_file() else None
-        return Scene(_finite(load_splats(file)), views, path, run_background(path))
+        if file.is_file():
+            return Scene(_finite(load_splats(file)), views, path, run_background(path))
+        from lumefield.apps._radiance_io import load_radiance
+
+        found = load_radiance(trained)
+        return Scene(found, views, path, found.background)
     if not path.exists():
         raise InputError(f"{path}: no such file or folder; give a run folder or a splat file")
     if path.suffix.lower() not in SPLAT_SUFFIXES:
@@ -112,6 +154,21 @@ def run_background(run: Path) -> Rgb:
     ):
         return (float(value[0]), float(value[1]), float(value[2]))
     return (0.0, 0.0, 0.0)
+
+
+def scene_draw(scene: Scene) -> Draw:
+    """A function that draws a scene, splats or field, over its background."""
+    found = scene.field
+    if found is None:
+        return make_draw(scene.splats, background=scene.background)
+
+    def draw(views: Views) -> Picture:
+        width, height = (int(side) for side in views.size[0])
+        pose, focal, centre = views.world_from_cam[0], views.focal[0], views.centre[0]
+        rgb, depth = found.view(pose, focal, centre, (height, width))
+        return Picture(rgb, depth)
+
+    return draw
 
 
 def make_draw(splats: "Splats", *, background: Rgb = (0.0, 0.0, 0.0)) -> Draw:

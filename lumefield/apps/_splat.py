@@ -16,6 +16,7 @@ from jaxtyping import Float, PRNGKeyArray
 
 from lumefield import fields, render
 from lumefield.apps._batches import Batch
+from lumefield.apps._poses import refined_pose
 from lumefield.fields import Gaussians, Stats
 from lumefield.fit import TrainState, forget, scaled_adam
 
@@ -59,6 +60,9 @@ class Recipe:
     rate_colour: float = 2.5e-3
     rate_exposure: float = 1e-3
     rate_pose: float = 1e-4
+    """Of a twist in the training frame; in pixels when preconditioned."""
+    preconditioned: bool = False
+    """Whether poses are refined by numbers worth a pixel each (CamP)."""
     noise: float = 5e5
     growth: float = 1.05
     refine_from: int = 500
@@ -93,17 +97,18 @@ def optimizer(recipe: Recipe, scene: SplatScene) -> optax.GradientTransformation
     return scaled_adam(lambda step: rates(recipe, scene, step))
 
 
-def refined_pose(
-    world_from_cam: Float[Array, "3 4"], twist: Float[Array, " 6"]
-) -> Float[Array, "3 4"]:
-    """The camera moved by a small twist in its own frame."""
-    delta = render.se3_exp(twist)
-    r = world_from_cam[:, :3]
-    return jnp.concatenate([r @ delta[:3, :3], r @ delta[:3, 3:] + world_from_cam[:, 3:]], -1)
+def make_loss(
+    recipe: Recipe, *, height: int, width: int, degree: int, precondition: Array | None = None
+) -> Any:  # noqa: ANN401
+    """The loss of a batch of photos at one size and SH degree, in the form ``fit`` wants.
 
-
-def make_loss(recipe: Recipe, *, height: int, width: int, degree: int) -> Any:  # noqa: ANN401
-    """The loss of a batch of photos at one size and SH degree, in the form ``fit`` wants."""
+    Args:
+        recipe: Numbers of the method.
+        height: Rows of the photos.
+        width: Columns.
+        degree: Of the spherical harmonics.
+        precondition: (n, 6, 6) from the numbers of the scene to twists of the training photos.
+    """
     k = (degree + 1) ** 2
     options = render.SplatOptions(antialiased=recipe.antialiased)
 
@@ -112,7 +117,10 @@ def make_loss(recipe: Recipe, *, height: int, width: int, degree: int) -> Any:  
         g["sh"] = g["sh"][:, :k]
         pose = batch.world_from_cam
         if scene.pose.shape[0]:
-            pose = refined_pose(pose, scene.pose[batch.index])
+            twist = scene.pose[batch.index]
+            if precondition is not None:
+                twist = precondition[batch.index] @ twist
+            pose = refined_pose(pose, twist)
         camera = render.Cameras(
             world_from_cam=pose, focal=batch.focal, centre=batch.centre, height=height, width=width
         )

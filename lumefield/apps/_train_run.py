@@ -6,6 +6,7 @@ import resource
 import signal
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -16,21 +17,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lumefield import __version__, native
-from lumefield.apps import _plan, _splat
-from lumefield.apps._batches import Views, shuffled
+from lumefield.apps import _plan
+from lumefield.apps._batches import Views
 from lumefield.apps._capture import capture
 from lumefield.apps._capture_type import Capture
 from lumefield.apps._checkpoint import load_checkpoint, save_checkpoint
-from lumefield.apps._frame import WorldFrame
-from lumefield.apps._plan import Plan
+from lumefield.apps._method import Job, Prepare
 from lumefield.apps._progress import CaptureBar, Say, TrainBar
+from lumefield.apps._radiance_job import prepare_radiance
 from lumefield.apps._run import Run
-from lumefield.apps._splat_start import start_state
+from lumefield.apps._splat_job import prepare_splats
 from lumefield.apps._train_settings import Train
 from lumefield.errors import RunError
-from lumefield.fit import Chunk, Stage, TrainState, fit, restore, state_arrays
+from lumefield.fit import Chunk, TrainState, fit, restore, state_arrays
 
-_BACKGROUND = {"black": 0.0, "white": 1.0, "random": 0.0}
+METHODS: dict[str, Prepare] = {
+    "splat": prepare_splats,
+    "nerf": prepare_radiance,
+    "mipnerf360": prepare_radiance,
+    "ngp": prepare_radiance,
+    "kplanes": prepare_radiance,
+}
+"""Word of ``--method`` -> what sets it to work."""
 _SAVE_STEPS = 200
 _WATCHED = 8
 """Held-out views scored while training; all are scored at the end."""
@@ -44,9 +52,7 @@ class Session:
     settings: Train
     run: Run
     capture: Capture
-    plan: Plan
-    recipe: _splat.Recipe
-    frame: WorldFrame
+    job: Job
     state: TrainState
     seconds: float
     """Seconds of training so far, scoring left out."""
@@ -69,22 +75,10 @@ class Session:
         say.line(str(photos.source.get("summary", "")))
         for note in photos.source.get("notes", []):
             say.note(str(note))
-        plan = _chosen_plan(settings, run, photos)
-        say.line(
-            _plan.check_memory(
-                plan,
-                photos=len(photos.names),
-                height=photos.height,
-                width=photos.width,
-                available_mb=_plan.available_mb(),
-            )
-        )
-        recipe = _recipe(settings, plan, photos)
-        frame = WorldFrame.of_cameras(photos.world_from_cam)
-        state = start_state(settings, photos, recipe, frame)
-        session = cls(
-            settings, run, photos, plan, recipe, frame, state, seconds=0.0, timings=spent, say=say
-        )
+        stored: Mapping[str, Any] = run.config if settings.resume else {}
+        job = METHODS[settings.method](settings, photos, stored)
+        say.line(job.memory)
+        session = cls(settings, run, photos, job, job.start(), seconds=0.0, timings=spent, say=say)
         if settings.resume:
             session._load()
         run.begin(session._config())
@@ -95,21 +89,18 @@ class Session:
 
     def fit(self) -> None:
         """Train until the last step, or until Ctrl-C."""
-        stages = tuple(self._stage(s) for s in self.plan.stages)
-        after = _splat.make_after_step(
-            self.recipe, height=self.capture.height, width=self.capture.width
-        )
+        job = self.job
         previous = signal.signal(signal.SIGINT, self._on_interrupt)
         try:
-            with TrainBar(self.plan.steps, int(self.state.step)) as bar:
+            with TrainBar(job.steps, int(self.state.step), job.noun) as bar:
                 self._bar, self._tick = bar, time.perf_counter()
                 fit(
                     self.state,
-                    stages,
-                    _splat.optimizer(self.recipe, self.state.scene),
-                    chunk=self.plan.chunk,
-                    after_step=after,
-                    between=_splat.make_between(self.recipe),
+                    job.stages(),
+                    job.optimizer(self.state.scene),
+                    chunk=job.chunk,
+                    after_step=job.after_step,
+                    between=job.between,
                     on_chunk=self._on_chunk,
                 )
         finally:
@@ -122,14 +113,13 @@ class Session:
         from lumefield.apps._evaluate import save_renders, score_table, score_views
         from lumefield.apps._report import write_report
         from lumefield.apps._scene_io import write_json
-        from lumefield.codecs.formats import save_splats
 
         step = int(self.state.step)
-        splats = self.scene()
-        save_splats(splats, self.run.folder / "scene.ply")
+        result = self.run.folder / self.job.result
+        made = self.job.save(self.state, self.run.folder)
         if self.stopped:
             self.say.line(
-                f"stopped after {step} of {self.plan.steps} steps; {self.run.folder / 'scene.ply'} "
+                f"stopped after {step} of {self.job.steps} steps; {result} "
                 "is the scene so far, --resume continues it"
             )
             return
@@ -145,7 +135,7 @@ class Session:
         self.timings["evaluation"] = round(time.perf_counter() - start, 2)
         metrics |= {
             "seconds": round(self.seconds, 2),
-            "num_gaussians": len(splats.means),
+            **made,
             "peak_rss_mb": peak_rss_mb(),
             "backend": f"{jax.default_backend()}/{'native' if native.load() else 'xla'}",
             "versions": versions(),
@@ -155,26 +145,8 @@ class Session:
         report = write_report(self.run.folder)
         score = f"PSNR {metrics['psnr']:.2f} dB, SSIM {metrics['ssim']:.3f}, " if names else ""
         self.say.line(
-            f"{score}{len(splats.means):,} Gaussians, {self.seconds:.0f} s, "
-            f"{metrics['peak_rss_mb']:.0f} MB\nreport {report}\nscene  "
-            f"{self.run.folder / 'scene.ply'}"
-        )
-
-    def scene(self) -> Any:  # noqa: ANN401
-        """The Gaussians as a file holds them: alive ones only, in the user's world frame."""
-        from lumefield.codecs.formats import Splats
-
-        g = _splat.bake(self.state.scene)
-        alive = np.asarray(g.alive())
-        leaf = {f.name: np.asarray(getattr(g, f.name))[alive] for f in dataclasses.fields(g)}
-        quats = leaf["quats_wxyz"]
-        return Splats(
-            means=self.frame.outward_points(leaf["means"].astype(np.float64)).astype(np.float32),
-            quats_wxyz=quats / np.linalg.norm(quats, axis=1, keepdims=True).clip(1e-12),
-            log_scales=leaf["log_scales"] + np.float32(np.log(self.frame.scale)),
-            logit_opacities=leaf["logit_opacities"],
-            sh=leaf["sh"],
-            antialiased=self.recipe.antialiased,
+            f"{score}{self.job.count(self.state):,} {self.job.noun}, {self.seconds:.0f} s, "
+            f"{metrics['peak_rss_mb']:.0f} MB\nreport {report}\nscene  {result}"
         )
 
     # -- callbacks ---------------------------------------------------------------------------
@@ -187,14 +159,14 @@ class Session:
             "step": chunk.step,
             "loss": round(float(np.mean(chunk.metrics["loss"])), 6),
             "psnr": round(psnr, 3),
-            "gaussians": int(state.aux.used),
+            **self.job.facts(chunk.metrics, state),
             "seconds": round(self.seconds, 2),
         }
-        last = chunk.step == self.plan.steps
+        last = chunk.step == self.job.steps
         if self.capture.held_out and (chunk.step % _WATCH_STEPS == 0 or last):
             line["held_out_psnr"] = round(self._watched_psnr(), 3)
         self.run.log(line)
-        self._bar.update(chunk.step, psnr, int(state.aux.used))
+        self._bar.update(chunk.step, psnr, self.job.count(state))
         step, at, took = self.saved_at
         due = chunk.step - step >= _SAVE_STEPS and time.perf_counter() - at >= 20 * took
         if due or last:
@@ -224,31 +196,17 @@ class Session:
             return
         for bad in found.skipped:
             self.say.note(f"damaged checkpoint left out: {bad}")
-        if found.step > self.plan.steps:
+        if found.step > self.job.steps:
             raise RunError(
-                f"{self.run.folder}: has {found.step} steps, more than --steps {self.plan.steps}; "
+                f"{self.run.folder}: has {found.step} steps, more than --steps {self.job.steps}; "
                 "ask for more steps or leave --steps out"
             )
         self.state = restore(self.state, found.arrays)
         self.seconds = float(found.facts.get("seconds", 0.0))
         self.saved_at = (found.step, time.perf_counter(), 0.0)
-        self.say.line(f"resuming at step {found.step} of {self.plan.steps}")
+        self.say.line(f"resuming at step {found.step} of {self.job.steps}")
 
     # -- views -------------------------------------------------------------------------------
-
-    def _stage(self, stage: _plan.StagePlan) -> Stage:
-        train = self.capture.train
-        views = Views.of(self.capture, self.frame, train, stage.factor)
-        cameras, seed = self.settings.cameras_per_step, self.settings.seed
-
-        def batches(first: int, count: int) -> Any:  # noqa: ANN401
-            index = shuffled(seed, len(train), first * cameras, count * cameras)
-            return views.batch(index.reshape(count, cameras))
-
-        loss = _splat.make_loss(
-            self.recipe, height=views.height, width=views.width, degree=stage.degree
-        )
-        return Stage(stage.until, loss, batches)
 
     def _watched_psnr(self) -> float:
         every = max(1, len(self.capture.held_out) // _WATCHED)
@@ -265,18 +223,17 @@ class Session:
         """Drawn views and their photos, 8 bits, each at its own size; weight 0 is black in both."""
         from lumefield.apps._scene_io import to_bytes
 
-        views = Views.of(self.capture, self.frame, which)
-        g = _splat.bake(self.state.scene)
-        level = _BACKGROUND[self.recipe.background]
+        views = Views.of(self.capture, self.job.frame, which)
+        draw, level = self.job.draw(self.state), self.job.level
         pictures: list[NDArray[np.uint8]] = []
         truths: list[NDArray[np.uint8]] = []
         for k, i in enumerate(which):
             view = (views.world_from_cam[k], views.focal[k], views.centre[k])
-            rgb = _splat.draw(g, *view, level, (views.height, views.width), self.recipe.antialiased)
+            rgb = draw(view, (views.height, views.width))
             width, height = self.capture.sizes[i]
             weight = views.weight[k] > 127
             truth = views.image[k]
-            if self.recipe.carve and level:
+            if self.job.carve and level:
                 truth = truth + ((255 - views.alpha[k]) * level).astype(np.uint8)[..., None]
             keep = np.broadcast_to(weight[..., None], truth.shape)
             pictures.append(np.where(keep, to_bytes(np.asarray(rgb)), 0)[:height, :width])
@@ -284,7 +241,6 @@ class Session:
         return pictures, truths
 
     def _config(self) -> dict[str, Any]:
-        level = _BACKGROUND[self.recipe.background]
         settings = {
             k: str(v.resolve()) if isinstance(v, Path) else v
             for k, v in dataclasses.asdict(self.settings).items()
@@ -292,10 +248,8 @@ class Session:
         }
         return {
             "settings": settings,
-            "plan": self.plan.to_json(),
-            "recipe": dataclasses.asdict(self.recipe),
-            "frame": dataclasses.asdict(self.frame),
-            "background": [level] * 3,
+            **self.job.record,
+            "frame": dataclasses.asdict(self.job.frame),
             "versions": versions(),
         }
 
@@ -331,38 +285,6 @@ def _photos(settings: Train, run: Run) -> Capture:
             progress=bar,
             threads=settings.threads,
         )
-
-
-def _chosen_plan(settings: Train, run: Run, photos: Capture) -> Plan:
-    old: dict[str, Any] = run.config.get("plan", {})
-    if settings.resume and old and settings.steps in (None, old["steps"]):
-        return Plan.from_json(old)
-    plan = _plan.make_plan(
-        settings.quality,
-        height=photos.height,
-        width=photos.width,
-        points=len(photos.points),
-        steps=settings.steps,
-        max_gaussians=settings.max_gaussians,
-        cameras_per_step=settings.cameras_per_step,
-    )
-    # The capacity is the shape of the checkpoint: a longer run keeps it.
-    return dataclasses.replace(plan, limit=old["limit"]) if settings.resume and old else plan
-
-
-def _recipe(settings: Train, plan: Plan, photos: Capture) -> _splat.Recipe:
-    return _splat.Recipe(
-        steps=plan.steps,
-        limit=plan.limit,
-        densify=settings.densify,
-        antialiased=settings.antialiased,
-        background=settings.background,
-        carve=photos.alphas.shape[1:] != (1, 1),
-        refine_from=plan.refine_from,
-        refine_until=plan.refine_until,
-        refine_every=plan.refine_every,
-        growth=plan.growth,
-    )
 
 
 def peak_rss_mb() -> float:

@@ -19,8 +19,8 @@ class Train:
     """Folder of photos, video file, COLMAP model, transforms.json, or LLFF folder."""
     out: Path
     """Folder of the run: scene, report, checkpoints."""
-    method: Literal["splat"] = "splat"
-    """What to train."""
+    method: Literal["splat", "nerf", "mipnerf360", "ngp", "kplanes"] = "splat"
+    """What to train: Gaussians, or a radiance field of this kind."""
     quality: Literal["draft", "standard", "best"] = "standard"
     """The one dial: time, size and fidelity follow from it."""
     steps: int | None = None
@@ -45,6 +45,10 @@ class Train:
     """Also adjust the cameras of the training photos."""
     exposure: bool = False
     """Fit gain and offset per photo; their mean is baked into the scene."""
+    appearance: bool = False
+    """Fit a code per photo that colours depend on; new views get the mean (radiance fields)."""
+    depth_weight: float = 0.0
+    """Weight of the depth of the sparse points, such as 0.1 (radiance fields)."""
     antialiased: bool = False
     """The 2D filter of Mip-Splatting; the file says so, and viewers must know it."""
     cameras_per_step: int = 1
@@ -61,6 +65,14 @@ def check(settings: Train) -> None:
     """
     if settings.resume and settings.overwrite:
         raise InputError("--resume continues a run and --overwrite replaces it; give one of them")
+    splat = settings.method == "splat"
+    for name in _RADIANCE_ONLY if splat else _SPLAT_ONLY:
+        if getattr(settings, name) != _DEFAULTS[name]:
+            flag = "--" + name.replace("_", "-")
+            fit = "a radiance field such as --method ngp" if splat else "--method splat"
+            raise InputError(
+                f"{flag} does nothing for --method {settings.method}; leave it out, or use {fit}"
+            )
     for name, (low, high) in _RANGES.items():
         value = getattr(settings, name)
         if value is not None and not low <= value <= high:
@@ -97,11 +109,15 @@ def restored(settings: Train, stored: Mapping[str, object]) -> Train:
     return dataclasses.replace(settings, **old, steps=steps)
 
 
+_DEFAULTS = {f.name: f.default for f in dataclasses.fields(Train)}
+_SPLAT_ONLY = ("max_gaussians", "densify", "antialiased", "cameras_per_step")
+_RADIANCE_ONLY = ("appearance", "depth_weight")
 _RANGES = {
     "steps": (1, 10_000_000),
     "max_gaussians": (1, 100_000_000),
     "cameras_per_step": (1, 64),
     "seed": (0, 2**32 - 1),
+    "depth_weight": (0.0, 1e3),
 }
 """Flag -> least and most."""
 _FREE = ("input", "out", "steps", "threads", "resume", "overwrite")

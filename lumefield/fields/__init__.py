@@ -15,3 +15,6 @@ from lumefield.fields._gaussians import DEAD_LOGIT as DEAD_LOGIT
 from lumefield.fields._gaussians import SH_C0 as SH_C0
 from lumefield.fields._gaussians import Gaussians as Gaussians
 from lumefield.fields._gaussians import Splatting as Splatting
+from lumefield.fields._residual import hessian as hessian
+from lumefield.fields._residual import laplacian as laplacian
+from lumefield.fields._residual import value_and_jacobian as value_and_jacobian

@@ -11,9 +11,7 @@ import hashlib
 import os
 import platform
 import shutil
-import subprocess
 import sys
-import tempfile
 import threading
 import warnings
 from dataclasses import dataclass
@@ -22,9 +20,18 @@ from pathlib import Path
 from typing import Any
 
 from lumefield.errors import InputError
+from lumefield.native._build import build_library
 
 _HERE = Path(__file__).parent
-_SOURCES = ("composite.cc", "project.cc", "photometric.cc")
+_SOURCES = (
+    "composite.cc",
+    "project.cc",
+    "photometric.cc",
+    "mlp.cc",
+    "hashgrid.cc",
+    "march.cc",
+    "intervals.cc",
+)
 _HEADERS = ("simd.h", "parallel.h", "scratch.h", "bins.h")
 _SYMBOLS = (
     "CompositeForward",
@@ -32,6 +39,19 @@ _SYMBOLS = (
     "ProjectForward",
     "ProjectBackward",
     "PhotometricLoss",
+    "MlpForward",
+    "MlpBackward",
+    "HashGather",
+    "HashGatherAlong",
+    "HashScatter",
+    "HashScatterAlong",
+    "HashSlope",
+    "HashSlopeAlong",
+    "March",
+    "PackedForward",
+    "PackedBackward",
+    "Quantiles",
+    "Overlaps",
 )
 _LEVELS = {
     "avx512": ("-march=x86-64-v4", "-mprefer-vector-width=512"),
@@ -40,7 +60,7 @@ _LEVELS = {
 # Never -ffast-math: it deletes the rounding that exp2_neg relies on.
 _FLAGS = (
     "-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast",
-    "-Wno-psabi", "-Wno-ignored-attributes", "-shared", "-fPIC",
+    "-Wno-psabi", "-Wno-ignored-attributes", "-fPIC",
 )  # fmt: skip
 
 
@@ -158,27 +178,9 @@ def build(isa: str | None = None, *, extra: tuple[str, ...] = ()) -> Path:
         return target
     if not cxx:
         raise RuntimeError("no C++ compiler found; install g++ or set CXX")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-        base = [cxx, *_flags(isa, extra), "-isystem", _include()]
-        objects = [Path(folder) / f"{name}.o" for name in _SOURCES]
-        jobs = [
-            subprocess.Popen(
-                [*base, "-c", str(_HERE / name), "-o", str(obj)],
-                stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
-            )
-            for name, obj in zip(_SOURCES, objects, strict=True)
-        ]  # fmt: skip
-        errors = [job.communicate()[1] for job in jobs]
-        for name, job, error in zip(_SOURCES, jobs, errors, strict=True):
-            if job.returncode:
-                raise RuntimeError(f"{cxx} failed on {name}: {error.strip()[-600:]}")
-        out = Path(folder) / target.name
-        link = [*base, *map(str, objects), "-o", str(out), "-lpthread"]
-        done = subprocess.run(link, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise RuntimeError(f"{cxx} could not link the kernels: {done.stderr.strip()[-600:]}")
-        os.replace(out, target)
+    command = [cxx, *_flags(isa, extra), "-isystem", _include()]
+    sources, headers = ([_HERE / n for n in names] for names in (_SOURCES, _HEADERS))
+    build_library(target, command, sources, headers)
     return target
 
 

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 from lumefield import native
 from lumefield.errors import InputError
 from lumefield.native import _loader
+from lumefield.native._build import build_library
 
 ROOT = Path(__file__).parents[2]
 
@@ -127,7 +129,46 @@ def test_a_build_that_fails_is_one_warning_and_not_tried_again(
     assert (found.backend, found.library) == ("xla", "")
     assert found.reason.startswith("not available: ")
     built = nothing_built / "native"
-    assert not [p for p in built.iterdir() if p.is_dir()]  # no half-built rest
+    rest = [*built.iterdir(), *(built / "objects").iterdir()]
+    assert {p.name for p in rest if p.is_dir()} == {"objects"}  # nothing half-built
+
+
+COPYING = """echo $* >> {log}
+for word; do [ "$before" = -o ] && echo made > "$word"; before=$word; done; exit 0"""
+
+
+def test_only_what_changed_is_compiled_again_and_only_once(tmp_path: Path):
+    log = tmp_path / "log"
+    cxx = compiler_that(tmp_path, COPYING.format(log=log))
+    sources, header = [tmp_path / "a.cc", tmp_path / "b.cc"], tmp_path / "h.h"
+    for path in (*sources, header):
+        path.write_text("1")
+
+    def compiled(version: int) -> list[str]:
+        log.write_text("")
+        target = tmp_path / "cache" / f"{version}.so"
+        with ThreadPoolExecutor(3) as pool:  # as three processes that start together
+            list(pool.map(lambda _: build_library(target, [cxx], sources, [header]), range(3)))
+        assert target.exists()
+        lines = log.read_text().splitlines()
+        assert sum("-shared" in line for line in lines) == 1
+        return sorted(line.split("-c ")[1].split()[0][-4:] for line in lines if "-c " in line)
+
+    assert compiled(1) == ["a.cc", "b.cc"]
+    sources[1].write_text("2")
+    assert compiled(2) == ["b.cc"]
+    header.write_text("2")
+    assert compiled(3) == ["a.cc", "b.cc"]
+
+
+def test_a_source_that_does_not_compile_leaves_no_library(tmp_path: Path):
+    cxx = compiler_that(tmp_path, FAILING.format(log=tmp_path / "log"))
+    source = tmp_path / "a.cc"
+    source.write_text("1")
+    target = tmp_path / "cache" / "lib.so"
+    with pytest.raises(RuntimeError, match=r"failed on a\.cc: broken toolchain"):
+        build_library(target, [cxx], [source], [])
+    assert not target.exists()
 
 
 @pytest.mark.usefixtures("nothing_built")

@@ -14,7 +14,9 @@ from lumefield.codecs.formats._load import detect_posed as detect_posed
 from lumefield.codecs.formats._load import load_posed_images as load_posed_images
 from lumefield.codecs.formats._load import load_splats as load_splats
 from lumefield.codecs.formats._load import save_splats as save_splats
+from lumefield.codecs.formats._picture import Picture as Picture
+from lumefield.codecs.formats._picture import load_picture as load_picture
+from lumefield.codecs.formats._picture import save_picture as save_picture
 from lumefield.codecs.formats._ply import load_points as load_points
-from lumefield.codecs.formats._types import CAMERA_MODELS as CAMERA_MODELS
 from lumefield.codecs.formats._types import PosedImages as PosedImages
 from lumefield.codecs.formats._types import Splats as Splats

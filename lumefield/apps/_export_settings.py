@@ -1,0 +1,157 @@
+"""What can be asked of ``lumefield export``, and what of it cannot be."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal, NamedTuple
+
+import tyro
+
+from lumefield.apps._field_file import FIELD_FILE
+from lumefield.errors import InputError, RunError
+
+Kind = Literal["splats", "mesh"]
+
+
+class Format(NamedTuple):
+    """One file format."""
+
+    kinds: tuple[Kind, ...]
+    """What it can hold; the first is meant where the command line does not say."""
+    text: str
+
+
+FORMATS: dict[str, Format] = {
+    ".ply": Format(("splats", "mesh"), "3DGS PLY, exact; with --mesh a PLY mesh"),
+    ".splat": Format(("splats",), "8 bits a value, colours do not change with the view"),
+    ".spz": Format(("splats",), "compressed"),
+    ".glb": Format(("mesh",), "glTF 2.0 mesh, unlit vertex colours, y up"),
+    ".obj": Format(("mesh",), "Wavefront mesh with vertex colours"),
+}
+"""Suffix of --out -> its format."""
+
+
+@dataclass(frozen=True)
+class Export:
+    """Write a scene for viewers: as Gaussians or as a mesh."""
+
+    scene: tyro.conf.Positional[Path]
+    """Folder of a run, or a splat file (.ply, .splat, .spz)."""
+    out: Path
+    """File to write; its suffix is the format: .ply .splat .spz (Gaussians) .glb .obj (mesh)."""
+    mesh: bool = False
+    """A mesh, where the suffix could mean either (.ply)."""
+    from_: Annotated[Literal["depth", "density"], tyro.conf.arg(name="from")] = "depth"
+    """Mesh of the depth that is seen, or of the density of a radiance field."""
+    max_splats: int | None = None
+    """Most Gaussians to bake from a radiance field; from the size of its photos when not given."""
+    sh_degree: Literal[0, 1, 2, 3] = 3
+    """Degree of the view-dependent colours baked from a radiance field."""
+    steps: int = 2_000
+    """Steps of refining baked Gaussians against the field's own pictures."""
+    faces: int | None = None
+    """Most triangles of the mesh."""
+    resolution: int = 256
+    """Cells of the mesh's grid along its longest side."""
+    seed: int = 0
+    """Same seed, same machine, same file."""
+    threads: int | None = None
+    """Threads to use; all cores when not given."""
+
+
+_BAKING = ("max_splats", "sh_degree", "steps")
+_MESHING = ("from_", "faces", "resolution")
+_RANGES = {
+    "max_splats": (100, 20_000_000),
+    "steps": (0, 1_000_000),
+    "faces": (100, 50_000_000),
+    "resolution": (16, 1024),
+    "seed": (0, 2**32 - 1),
+}
+"""Flag -> least and most."""
+
+
+def check(settings: Export) -> Kind:
+    """What is to be written; refuses what cannot be before anything heavy is loaded.
+
+    Raises:
+        InputError: If a number is out of range, flags do not go together, --out cannot be written,
+            or there is no scene.
+        RunError: If the run holds no scene that can be exported.
+    """
+    kind = _kind(settings)
+    for name, (low, high) in _RANGES.items():
+        value = getattr(settings, name)
+        if value is not None and not low <= value <= high:
+            raise InputError(f"{_flag(name)} {value}, expected {low} to {high}")
+    field = _holds_field(settings.scene)
+    for name in _MESHING if kind == "splats" else _BAKING:
+        if getattr(settings, name) != getattr(Export, name):
+            raise InputError(f"{_flag(name)}: does nothing for {settings.out.name}; leave it out")
+    for name in () if field else (*_BAKING, "from_"):
+        if getattr(settings, name) != getattr(Export, name):
+            raise InputError(
+                f"{_flag(name)}: is for radiance fields, and {settings.scene} holds Gaussians; "
+                "leave it out"
+            )
+    _check_out(settings)
+    return kind
+
+
+def _kind(settings: Export) -> Kind:
+    suffix = settings.out.suffix.lower()
+    if suffix not in FORMATS:
+        known = " ".join(FORMATS)
+        raise InputError(f"--out {settings.out}: suffix {suffix!r}, expected one of {known}")
+    kinds = FORMATS[suffix].kinds
+    if not settings.mesh:
+        return kinds[0]
+    if "mesh" not in kinds:
+        fit = " ".join(s for s, f in FORMATS.items() if "mesh" in f.kinds)
+        raise InputError(f"--out {settings.out}: {suffix} holds no mesh, expected one of {fit}")
+    return "mesh"
+
+
+def _holds_field(scene: Path) -> bool:
+    """Whether the scene is a radiance field rather than Gaussians."""
+    from lumefield.apps._scene_io import read_json
+    from lumefield.codecs.formats import SPLAT_SUFFIXES
+
+    if not scene.exists():
+        raise InputError(f"{scene}: no such file or folder; give a run folder or a splat file")
+    if not scene.is_dir():
+        if scene.suffix.lower() in SPLAT_SUFFIXES:
+            return False
+        known = " ".join(SPLAT_SUFFIXES)
+        raise InputError(f"{scene}: not a scene; expected a run folder or one of {known}")
+    if (scene / "scene.ply").is_file():
+        return False
+    if (scene / FIELD_FILE).is_file():
+        if read_json(scene / "config.json").get("command") == "fit":
+            raise RunError(
+                f"{scene}: holds a fitted signal, expected a scene; `lumefield render` writes it"
+            )
+        return True
+    raise RunError(
+        f"{scene}: holds neither scene.ply nor {FIELD_FILE}; expected a finished run of train"
+    )
+
+
+def _check_out(settings: Export) -> None:
+    out = settings.out
+    if out.is_dir():
+        raise InputError(f"--out {out}: is a folder, expected a file; give a name in it")
+    if settings.scene.is_file() and out.exists() and out.samefile(settings.scene):
+        raise InputError(f"--out {out}: is the scene itself; give another name")
+    place = out.parent
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        raise InputError(f"--out {out}: {place} cannot be written; choose another folder")
+    protected = settings.scene / "scene.ply" if settings.scene.is_dir() else None
+    if protected and protected.exists() and out.exists() and out.samefile(protected):
+        raise InputError(f"--out {out}: is the scene of the run itself; give another name")
+
+
+def _flag(name: str) -> str:
+    return "--" + name.strip("_").replace("_", "-")

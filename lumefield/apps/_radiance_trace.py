@@ -1,0 +1,264 @@
+"""From rays to colours through a radiance field: the samplers of the four methods.
+
+Letters: S samples, R rays, M packed samples; t distance along a ray, s in [0, 1] the normalised
+distance of mip-NeRF 360 (Sec. 2): linear in 1/t from near to far. Space is contracted into the ball
+of radius 2 (Eq. 10) and halved, so that fields live in [-1, 1]^3; what lies in the unit ball of the
+training frame is not contracted.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float, PRNGKeyArray
+
+from lumefield import render
+from lumefield.render import volume
+
+FAR = 1e3
+"""End of rays that are not marched, in radii of the focus."""
+Way = Literal["hierarchical", "proposed", "marched"]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How rays are sampled; static and hashable."""
+
+    way: Way
+    near: float
+    """Nothing is nearer to a camera, training units."""
+    counts: tuple[int, ...] = (64, 32)
+    """Samples per ray of each round of proposals, and of the field (not marched)."""
+    cones: bool = False
+    """Gaussians of a cone instead of points."""
+    capacity: int = 1 << 17
+    """Samples of all rays together in occupied cells, whose density is looked at (marched)."""
+    kept: int = 3 << 14
+    """Room for those of them that are not hidden behind others, of which all is known (marched)."""
+    levels: int = 4
+    """Cascade of the occupancy: rays end at the box [-2^(levels-1), 2^(levels-1)]^3 (marched)."""
+    step: float = 1 / 256
+    """Shortest step (marched)."""
+    cone: float = 1 / 256
+    """Growth of the steps with distance (marched)."""
+
+
+class Rays(NamedTuple):
+    """R rays in the training frame."""
+
+    origin: Array
+    """(R, 3)."""
+    direction: Array
+    """(R, 3) unit vectors."""
+    radius: Array
+    """(R,) radius of the cone at t = 1."""
+    look: Array | None
+    """(R, A) code of the photo; None for none."""
+
+
+class Seen(NamedTuple):
+    """What rays see; without background."""
+
+    rgb: Float[Array, "r 3"]
+    depth: Float[Array, "r"]
+    """sum w t; divide by the opacity for an expected distance."""
+    opacity: Float[Array, "r"]
+    used: Array
+    """(R,) bool: rays whose samples found room."""
+    samples: Array
+    """Samples of the field, in all rays together."""
+    coarse: Array | None
+    """(R, 4) rgb and opacity of a coarse pass that is trained on colour too."""
+    cost: Array
+    """Losses of the samplers: proposals and distortion, per ray on average."""
+
+
+def density_at(field: Any, x: Float[Array, "*s 3"]) -> Float[Array, "*s"]:  # noqa: ANN401
+    """Density of the field at points of the training frame, per training unit."""
+    return field.density(volume.contract(x) / 2)[0]
+
+
+def colour_at(field: Any, x: Array, d: Array, look: Array | None = None) -> tuple[Array, Array]:  # noqa: ANN401
+    """Density (*s,) and display sRGB (*s, 3) at points of the training frame, seen along ``d``."""
+    sigma, features = field.density(volume.contract(x) / 2)
+    return sigma, field.colour(features, d, look)
+
+
+def trace(
+    sampling: Sampling,
+    field: Any,  # noqa: ANN401
+    occupied: Array | None,
+    rays: Rays,
+    key: PRNGKeyArray | None,
+    anneal: Array | float = 1.0,
+    distortion: float = 0.0,
+) -> Seen:
+    """Colours, depths and opacities of rays; differentiable in the field and the rays.
+
+    Args:
+        sampling: How to sample.
+        field: A ``RadianceField``.
+        occupied: (L, n, n, n) bits; None where rays are not marched.
+        rays: R rays.
+        key: Jitters the samples; None draws without chance.
+        anneal: Exponent of the proposal's weights (mip-NeRF 360, Eq. 18), 1 at last.
+        distortion: Weight of the distortion loss in ``Seen.cost``.
+    """
+    if sampling.way == "marched":
+        assert occupied is not None, "marching needs an occupancy"
+        return _marched(sampling, field, occupied, rays, key)
+    return _resampled(sampling, field, rays, key, anneal, distortion)
+
+
+# -- proposals and hierarchical sampling -----------------------------------------------------
+
+
+def _resampled(
+    sampling: Sampling,
+    field: Any,  # noqa: ANN401
+    rays: Rays,
+    key: PRNGKeyArray | None,
+    anneal: Array | float,
+    distortion: float,
+) -> Seen:
+    zero = jnp.zeros(rays.radius.shape, rays.radius.dtype)
+    keys = [None] * len(sampling.counts) if key is None else jax.random.split(key, 8)
+    edges = volume.stratified(zero, zero + 1, sampling.counts[0], keys[0])
+    rounds: list[tuple[Array, Array]] = []
+    coarse = None
+    for k, count in enumerate(sampling.counts[1:]):
+        x, cov, dt, t = _samples(sampling, rays, edges)
+        if sampling.way == "hierarchical":
+            sigma, features = field.coarse.density(x)
+            rgb = field.coarse.colour(features, rays.direction[None], _rows(rays.look))
+            out, left = render.composite_samples(sigma * dt, rgb)
+            coarse = jnp.concatenate([out, 1 - left[:, None]], -1)
+        else:
+            sigma = field.proposals(x, cov, k)
+        weights = volume.ray_weights(sigma * dt)
+        rounds.append((edges, weights))
+        sure = jax.lax.stop_gradient(weights)
+        edges = volume.importance(edges, (sure + 1e-8) ** anneal, count, keys[k + 1])
+    x, cov, dt, t = _samples(sampling, rays, edges)
+    sigma, features = field.density(x, cov)
+    rgb = field.colour(features, rays.direction[None], _rows(rays.look))
+    tau = sigma * dt
+    out, left = render.composite_samples(tau, jnp.concatenate([rgb, t[..., None]], -1))
+    cost = jnp.zeros((), out.dtype)
+    if key is not None and sampling.way == "proposed":
+        weights = volume.ray_weights(tau)
+        for before, proposed in rounds:
+            cost = cost + jnp.mean(volume.proposal_loss(edges, weights, before, proposed))
+        if distortion:
+            cost = cost + distortion * jnp.mean(volume.distortion_loss(edges, weights))
+    return Seen(
+        rgb=out[:, :3],
+        depth=out[:, 3],
+        opacity=1 - left,
+        used=jnp.ones(left.shape, bool),
+        samples=jnp.asarray(tau.size, jnp.int32),
+        coarse=coarse,
+        cost=cost,
+    )
+
+
+def _rows(look: Array | None) -> Array | None:
+    return None if look is None else look[None]
+
+
+def _samples(
+    sampling: Sampling, rays: Rays, edges: Array
+) -> tuple[Array, Array | None, Array, Array]:
+    """Points of [-1, 1]^3 with covariances, lengths and distances of the intervals of s edges."""
+    t = 1 / (edges / FAR + (1 - edges) / sampling.near)
+    dt = t[1:] - t[:-1]
+    if not sampling.cones:
+        middle = (t[1:] + t[:-1]) / 2
+        x = rays.origin[None] + middle[..., None] * rays.direction[None]
+        return volume.contract(x) / 2, None, dt, middle
+    mean, cov = volume.cone_gaussians(rays.origin, rays.direction, t, rays.radius)
+    along = jnp.sum((mean - rays.origin[None]) * rays.direction[None], -1)
+    mean, cov = volume.contract_gaussians(mean, cov)
+    return mean / 2, cov / 4, dt, along
+
+
+# -- marching --------------------------------------------------------------------------------
+
+
+def _marched(
+    sampling: Sampling,
+    field: Any,  # noqa: ANN401
+    occupied: Array,
+    rays: Rays,
+    key: PRNGKeyArray | None,
+) -> Seen:
+    half = 2.0 ** (sampling.levels - 1)
+    near, far = volume.ray_box(rays.origin, rays.direction, half, near=sampling.near)
+    edges = volume.step_edges(sampling.step, 4 * half, cone=sampling.cone)
+    packed = volume.march(
+        occupied,
+        rays.origin,
+        rays.direction,
+        near,
+        far,
+        edges,
+        capacity=sampling.capacity,
+        key=key,
+    )
+    packed, used = _unhidden(sampling, field, packed, rays)
+    x = volume.contract(packed.points(rays.origin, rays.direction)) / 2
+    sigma, features = field.density(x)
+    look = None if rays.look is None else rays.look[packed.ray]
+    rgb = field.colour(features, rays.direction[packed.ray], look)
+    values = jnp.concatenate([rgb, packed.t[:, None]], -1)
+    out, left = volume.composite_packed(sigma * packed.dt, values, packed.start)
+    return Seen(
+        rgb=out[:, :3],
+        depth=out[:, 3],
+        opacity=1 - left,
+        used=used,
+        samples=packed.start[-1],
+        coarse=None,
+        cost=jnp.zeros((), out.dtype),
+    )
+
+
+def _unhidden(
+    sampling: Sampling,
+    field: Any,  # noqa: ANN401
+    packed: volume.Packed,
+    rays: Rays,
+) -> tuple[volume.Packed, Array]:
+    """Leave out what lies behind the stop of compositing, and rays that then find no room.
+
+    A density without gradient tells (Instant-NGP compacts its samples so, too): in a trained scene
+    most samples in occupied cells are hidden.
+    """
+    still, o, d = jax.lax.stop_gradient((field, rays.origin, rays.direction))
+    tau = still.density(volume.contract(packed.points(o, d)) / 2)[0] * packed.dt
+
+    def summed(values: Array) -> Array:
+        return volume.composite_packed(tau, values, packed.start)[0]
+
+    # The derivative of a composite by its values is the weights: 0 behind the stop.
+    weights = jax.vjp(summed, jnp.zeros_like(tau)[:, None])[1](
+        jnp.ones((rays.radius.shape[0], 1), tau.dtype)
+    )[0][:, 0]
+    seen = jax.lax.stop_gradient(weights) > 0
+    before = jnp.concatenate([jnp.zeros(1, jnp.int32), jnp.cumsum(seen, dtype=jnp.int32)])
+    start = before[packed.start]
+    fits = start <= sampling.kept
+    used = packed.used() & fits[1:]
+    end = jnp.max(jnp.where(fits, start, 0))
+    at = jnp.nonzero(seen, size=sampling.kept, fill_value=0)[0]
+    filled = jnp.arange(sampling.kept) < end
+    return dataclasses.replace(
+        packed,
+        t=jnp.where(filled, packed.t[at], 0.0),
+        dt=jnp.where(filled, packed.dt[at], 0.0),
+        ray=jnp.where(filled, packed.ray[at], 0),
+        start=jnp.minimum(start, end),
+    ), used
