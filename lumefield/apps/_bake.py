@@ -35,6 +35,8 @@ _START_SHARE = 0.7
 """Share of the Gaussians to start with; relocation adds the others where they are missed."""
 _SAMPLES = 12
 """Pixels put on the surface per Gaussian to start with, before they are thinned."""
+_MANY = 3_000_000
+"""More pixels than this are not put on the surface, unless there are that many Gaussians."""
 _EMPTY = 0.02
 """With a larger share of see-through pixels than this, opacity is fitted too."""
 _CHUNK = 25
@@ -119,7 +121,7 @@ def started(targets: Targets, limit: int, wanted: Wanted) -> Start:
         RunError: If nothing is seen from the cameras.
     """
     count = max(1, int(_START_SHARE * limit)) if wanted.steps else limit
-    found = surfels(targets, _SAMPLES * count, wanted.seed)
+    found = surfels(targets, min(_SAMPLES * count, max(2 * count, _MANY)), wanted.seed)
     if not len(found.points):
         raise RunError(
             "nothing opaque is seen from the cameras, so there is no surface to bake; "

@@ -116,7 +116,8 @@ def thinned(found: Surfels, most: int) -> Surfels:
         low, high = (middle, high) if _cells(found, level, middle)[1] > most else (low, middle)
     owner, count = _cells(found, level, high)
     if count > most:  # a scene of points all apart, wider than any cell
-        return Surfels(*(column[:most] for column in found))
+        some = np.linspace(0, len(found.points) - 1, most).astype(np.int64)
+        return Surfels(*(column[some] for column in found))
     size = np.bincount(owner, minlength=count).astype(np.float64)
 
     def mean(values: Doubles) -> Doubles:

@@ -1,6 +1,5 @@
 """What can be asked of ``lumefield export``, and what of it cannot be."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
@@ -8,6 +7,7 @@ from typing import Annotated, Literal, NamedTuple
 import tyro
 
 from lumefield.apps._field_file import FIELD_FILE
+from lumefield.apps._runtime import writable
 from lumefield.errors import InputError, RunError
 
 Kind = Literal["splats", "mesh"]
@@ -146,7 +146,7 @@ def _check_out(settings: Export) -> None:
     place = out.parent
     while not place.exists() and place != place.parent:
         place = place.parent
-    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+    if not place.is_dir() or not writable(place):
         raise InputError(f"--out {out}: {place} cannot be written; choose another folder")
     protected = settings.scene / "scene.ply" if settings.scene.is_dir() else None
     if protected and protected.exists() and out.exists() and out.samefile(protected):

@@ -45,6 +45,8 @@ class Job:
     """Whether pixels have a target opacity."""
     level: float
     """Grey behind drawn pictures."""
+    watched: int
+    """Held-out views scored while training; all are scored at the end."""
     start: Callable[[], TrainState]
     """The state before the first step."""
     stages: Callable[[], tuple[Stage, ...]]

@@ -30,7 +30,7 @@ _CELLS = 128
 _PARTS = 32
 _SWEEPS = (1, 2, 4, 8, 16)
 """Chunks after which all cells are visited."""
-_VISITS = 2
+_VISITS = 4
 """Parts that are visited after every other chunk."""
 
 
@@ -113,6 +113,7 @@ def prepare_radiance(settings: Train, photos: Capture, stored: Mapping[str, Any]
         frame=frame,
         record={"recipe": dataclasses.asdict(recipe), "background": list(ground)},
         carve=recipe.carve,
+        watched=2,
         level=level,
         start=start,
         stages=stages,

@@ -59,7 +59,7 @@ def recipe_from(record: Mapping[str, Any]) -> Recipe:
 
 
 def _ngp(quality: str, near: float, levels: int) -> Recipe:
-    steps, table = {"draft": (1_500, 16), "standard": (6_000, 17), "best": (12_000, 18)}[quality]
+    steps, table = {"draft": (1_500, 16), "standard": (8_000, 17), "best": (12_000, 18)}[quality]
     return Recipe(
         method="ngp",
         steps=steps,
@@ -67,7 +67,7 @@ def _ngp(quality: str, near: float, levels: int) -> Recipe:
         rays=2048,
         sampling=Sampling("marched", near, levels=levels, cone=1 / 128),
         rate=1e-2,
-        rate_end=3e-4,
+        rate_end=1e-4,
         options=(("log2_entries", table),),
     )
 

@@ -84,6 +84,7 @@ def prepare_splats(settings: Train, photos: Capture, stored: Mapping[str, Any]) 
             "background": [level] * 3,
         },
         carve=recipe.carve,
+        watched=8,
         level=level,
         start=partial(start_state, settings, photos, recipe, frame),
         stages=stages,

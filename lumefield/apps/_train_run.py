@@ -40,8 +40,6 @@ METHODS: dict[str, Prepare] = {
 }
 """Word of ``--method`` -> what sets it to work."""
 _SAVE_STEPS = 200
-_WATCHED = 8
-"""Held-out views scored while training; all are scored at the end."""
 _WATCH_STEPS = 500
 
 
@@ -209,8 +207,9 @@ class Session:
     # -- views -------------------------------------------------------------------------------
 
     def _watched_psnr(self) -> float:
-        every = max(1, len(self.capture.held_out) // _WATCHED)
-        pictures, truths = self._held_out(tuple(self.capture.held_out)[::every][:_WATCHED])
+        every = max(1, len(self.capture.held_out) // self.job.watched)
+        some = tuple(self.capture.held_out)[::every][: self.job.watched]
+        pictures, truths = self._held_out(some)
         errors = [
             np.mean((a.astype(np.float32) - b) ** 2) / 255**2
             for a, b in zip(pictures, truths, strict=True)

@@ -1,13 +1,13 @@
 """``export``: what is refused, what is converted; the command on a run of Gaussians."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from lumefield.apps import _export_settings
 from lumefield.apps._cli import main
 from lumefield.apps._export_settings import FORMATS, Export, check
 from lumefield.codecs.formats import SPLAT_SUFFIXES, load_splats
@@ -106,8 +106,13 @@ def test_the_scene_itself_is_no_output(run: Path, tmp_path: Path):
 
 
 def test_a_place_that_cannot_be_written_is_refused(run: Path, tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(os, "access", lambda place, mode: False)  # root may write anywhere
+    monkeypatch.setattr(
+        _export_settings, "writable", lambda place: False
+    )  # root may write anywhere
     refused(Export(run, tmp_path / "a.ply"), "cannot be written; choose another folder")
+    monkeypatch.undo()
+    if Path("/proc/self").is_dir():
+        refused(Export(run, Path("/proc/a.ply")), "/proc cannot be written")
 
 
 def test_a_file_is_no_folder_to_write_in(run: Path, tmp_path: Path):

@@ -95,6 +95,15 @@ def test_thinning_keeps_the_surface_evenly(targets):
     assert start.thinned(few, 500) is few
 
 
+def test_surfels_all_apart_are_thinned_too():
+    n = 200
+    points = np.random.default_rng(0).normal(size=(n, 3)) * 1e9
+    up, grey = np.tile([0.0, 0, 1], (n, 1)), np.full((n, 3), 0.5)
+    few = start.thinned(start.Surfels(points, up, grey, np.ones(n)), 50)
+    assert len(few.points) == 50
+    assert set(map(tuple, few.points)) <= set(map(tuple, points))
+
+
 def test_gaussians_are_discs_that_lie_in_the_surface(targets):
     g = start.gaussians(start.thinned(start.surfels(targets, 6000, 0), 500), 2)
     w, x, y, z = g.quats_wxyz.T
