@@ -1,6 +1,6 @@
 """Pictures of a radiance field: rays in blocks of one size, one program for all views."""
 
-import dataclasses
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -12,22 +12,16 @@ from numpy.typing import NDArray
 
 from lumefield import render
 from lumefield.apps._radiance import RadianceScene, Recipe
-from lumefield.apps._radiance_trace import Rays, Sampling, Seen, trace
+from lumefield.apps._radiance_trace import Rays, Sampling, march_on, trace
 
 _BLOCK = 4096
-_MARCHED = 1 << 17
-"""Packed samples of a block; rays that find no room come first in the next."""
+_T_MIN = 1e-4
+"""What a ray lets through when it is opaque, as in compositing."""
+_ROUND = 32
+"""Most samples of a marched ray in one round; rays that are opaque then are left out."""
 
-
-@partial(jax.jit, static_argnums=0)
-def _seen(
-    sampling: Sampling,
-    field: Any,  # noqa: ANN401
-    occupied: Array | None,
-    rays: Rays,
-) -> tuple[Seen, Array]:
-    seen = trace(sampling, field, occupied, rays, None)
-    return seen, jnp.sum(seen.used, dtype=jnp.int32)
+_seen = partial(jax.jit, static_argnums=0)(trace)
+_march_on = partial(jax.jit, static_argnums=(0, 5))(march_on)
 
 
 def draw_rays(
@@ -42,23 +36,24 @@ def draw_rays(
 
     Photos' own looks and exposures are replaced by their mean.
     """
-    count = len(origin)
-    out = np.zeros((count, 5), np.float32)
     look = None
     if scene.look.shape[0]:
         look = jnp.broadcast_to(jnp.mean(scene.look, 0), (_BLOCK, scene.look.shape[1]))
-    sampling = dataclasses.replace(recipe.sampling, capacity=_MARCHED, kept=_MARCHED // 2)
-    first = 0
-    while first < count:
-        take = min(_BLOCK, count - first)
-        part = [_padded(a[first : first + take]) for a in (origin, direction, radius)]
-        seen, used = _seen(sampling, scene.field, occupied, Rays(*map(jnp.asarray, part), look))
-        done = min(take, int(used))
-        if done == 0:
-            raise ValueError(f"a ray needs more than {_MARCHED} samples, expected fewer")
-        columns = (seen.rgb, seen.depth[:, None], seen.opacity[:, None])
-        out[first : first + done] = np.concatenate([np.asarray(c) for c in columns], 1)[:done]
-        first += done
+
+    def rays(rows: NDArray[np.intp]) -> Rays:
+        """One block of the rays, the last one repeated to fill it."""
+        at = np.pad(rows, (0, _BLOCK - len(rows)), mode="edge")
+        return Rays(*(jnp.asarray(a[at]) for a in (origin, direction, radius)), look)
+
+    if recipe.sampling.way == "marched":
+        assert occupied is not None, "marching needs an occupancy"
+        out = _in_rounds(recipe.sampling, scene.field, occupied, rays, len(origin))
+    else:
+        out = np.zeros((len(origin), 5), np.float32)
+        for rows in _blocks(np.arange(len(origin))):
+            seen = _seen(recipe.sampling, scene.field, occupied, rays(rows), None)
+            columns = (seen.rgb, seen.depth[:, None], seen.opacity[:, None])
+            out[rows] = np.concatenate([np.asarray(c) for c in columns], 1)[: len(rows)]
     rgb, depth, opacity = out[:, :3], out[:, 3], out[:, 4]
     if scene.exposure.shape[0]:
         tone = np.asarray(scene.exposure, np.float32).mean(0)
@@ -66,9 +61,32 @@ def draw_rays(
     return rgb, (depth / np.maximum(opacity, 1e-8)).astype(np.float32), opacity
 
 
-def _padded(rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    short = _BLOCK - len(rows)
-    return np.concatenate([rows, np.repeat(rows[-1:], short, 0)]) if short else rows
+def _blocks(rows: NDArray[np.intp]) -> list[NDArray[np.intp]]:
+    return [rows[i : i + _BLOCK] for i in range(0, len(rows), _BLOCK)]
+
+
+def _in_rounds(
+    sampling: Sampling,
+    field: Any,  # noqa: ANN401
+    occupied: Array,
+    rays: Callable[[NDArray[np.intp]], Rays],
+    count: int,
+) -> NDArray[np.float32]:
+    """Colour, distance and opacity (count, 5) of marched rays, a few samples of each at a time."""
+    out = np.zeros((count, 5), np.float32)
+    left, start = np.ones(count, np.float32), np.zeros(count, np.float32)
+    going = np.arange(count)
+    while len(going):
+        for rows in _blocks(going):
+            at = np.pad(start[rows], (0, _BLOCK - len(rows)), mode="edge")
+            done = _march_on(sampling, field, occupied, rays(rows), jnp.asarray(at), _ROUND)
+            part, through, reached = (np.asarray(a)[: len(rows)] for a in done)
+            out[rows, :4] += left[rows, None] * part
+            left[rows] *= through
+            start[rows] = reached
+        going = going[(left[going] > _T_MIN) & np.isfinite(start[going])]
+    out[:, 4] = 1 - left
+    return out
 
 
 def draw_view(

@@ -12,8 +12,10 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jaxtyping import Float, PRNGKeyArray
+from numpy.typing import NDArray
 
 from lumefield import render
 from lumefield.render import volume
@@ -188,6 +190,60 @@ def _samples(
 # -- marching --------------------------------------------------------------------------------
 
 
+def _span(sampling: Sampling, rays: Rays) -> tuple[Array, Array, NDArray[np.float32]]:
+    """Where rays enter and leave the cascade, and the edges of their steps."""
+    half = 2.0 ** (sampling.levels - 1)
+    near, far = volume.ray_box(rays.origin, rays.direction, half, near=sampling.near)
+    return near, far, volume.step_edges(sampling.step, 4 * half, cone=sampling.cone)
+
+
+def march_on(
+    sampling: Sampling,
+    field: Any,  # noqa: ANN401
+    occupied: Array,
+    rays: Rays,
+    start: Array,
+    limit: int,
+) -> tuple[Array, Array, Array]:
+    """The next samples of rays, for drawing in rounds: whoever is opaque needs no further one.
+
+    Args:
+        sampling: How to sample.
+        field: A ``RadianceField``.
+        occupied: (L, n, n, n) bits.
+        rays: R rays.
+        start: (R,) distances to go on from.
+        limit: Most samples of a ray in this round.
+
+    Returns:
+        (R, 4) colour and distance of the round's samples, (R,) what they let through, and (R,)
+        distances to go on from; infinite at the end.
+    """
+    near, far, edges = _span(sampling, rays)
+    packed = volume.march(
+        occupied,
+        rays.origin,
+        rays.direction,
+        jnp.maximum(near, start),
+        far,
+        edges,
+        capacity=limit * rays.radius.shape[0],
+        limit=limit,
+    )
+    out, left = _shaded(field, packed, rays)
+    return out, left, jnp.where(packed.reached < far, packed.reached, jnp.inf)
+
+
+def _shaded(field: Any, packed: volume.Packed, rays: Rays) -> tuple[Array, Array]:  # noqa: ANN401
+    """Composited colour and distance (R, 4) of packed samples, and transmittance (R,)."""
+    x = volume.contract(packed.points(rays.origin, rays.direction)) / 2
+    sigma, features = field.density(x)
+    look = None if rays.look is None else rays.look[packed.ray]
+    rgb = field.colour(features, rays.direction[packed.ray], look)
+    values = jnp.concatenate([rgb, packed.t[:, None]], -1)
+    return volume.composite_packed(sigma * packed.dt, values, packed.start)
+
+
 def _marched(
     sampling: Sampling,
     field: Any,  # noqa: ANN401
@@ -195,9 +251,7 @@ def _marched(
     rays: Rays,
     key: PRNGKeyArray | None,
 ) -> Seen:
-    half = 2.0 ** (sampling.levels - 1)
-    near, far = volume.ray_box(rays.origin, rays.direction, half, near=sampling.near)
-    edges = volume.step_edges(sampling.step, 4 * half, cone=sampling.cone)
+    near, far, edges = _span(sampling, rays)
     packed = volume.march(
         occupied,
         rays.origin,
@@ -209,12 +263,7 @@ def _marched(
         key=key,
     )
     packed, used = _unhidden(sampling, field, packed, rays)
-    x = volume.contract(packed.points(rays.origin, rays.direction)) / 2
-    sigma, features = field.density(x)
-    look = None if rays.look is None else rays.look[packed.ray]
-    rgb = field.colour(features, rays.direction[packed.ray], look)
-    values = jnp.concatenate([rgb, packed.t[:, None]], -1)
-    out, left = volume.composite_packed(sigma * packed.dt, values, packed.start)
+    out, left = _shaded(field, packed, rays)
     return Seen(
         rgb=out[:, :3],
         depth=out[:, 3],
