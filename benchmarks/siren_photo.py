@@ -43,8 +43,10 @@ def finer(image: Any, factor: int) -> Any:
     from scipy import fft
 
     waves = np.zeros((SIDE * factor, SIDE * factor))
-    waves[:SIDE, :SIDE] = fft.dctn(image[..., 0].astype(np.float64), norm="ortho") * factor
-    return np.asarray(fft.idctn(waves, norm="ortho"), np.float32)[..., None]
+    series: Any = fft.dctn(image[..., 0].astype(np.float64), norm="ortho")
+    waves[:SIDE, :SIDE] = series * factor
+    fine: Any = fft.idctn(waves, norm="ortho")
+    return np.asarray(fine, np.float32)[..., None]
 
 
 def trained(name: str, image: Any, rate: float, steps: int, width: int) -> tuple[Any, float]:

@@ -43,7 +43,8 @@ def draw_rays(
     def rays(rows: NDArray[np.intp]) -> Rays:
         """One block of the rays, the last one repeated to fill it."""
         at = np.pad(rows, (0, _BLOCK - len(rows)), mode="edge")
-        return Rays(*(jnp.asarray(a[at]) for a in (origin, direction, radius)), look)
+        o, d, r = (jnp.asarray(a[at]) for a in (origin, direction, radius))
+        return Rays(o, d, r, look)
 
     if recipe.sampling.way == "marched":
         assert occupied is not None, "marching needs an occupancy"

@@ -34,9 +34,9 @@ def build_library(
     with _alone(target.parent / ".lock"):
         if target.exists():
             return
-        jobs = max(1, min(len(sources), os.cpu_count() or 1))
-        with ThreadPoolExecutor(jobs) as pool:
-            objects = list(pool.map(lambda s: _object(folder, command, s, headers), sources))
+        with ThreadPoolExecutor(min(len(sources), os.cpu_count() or 1)) as pool:
+            jobs = [pool.submit(_object, folder, command, s, headers) for s in sources]
+            objects = [job.result() for job in jobs]
         with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
             out = Path(scratch) / target.name
             _run([*command, *map(str, objects), "-shared", "-o", str(out), "-lpthread"], "linking")

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from lumefield.apps._radiance import RadianceScene, Recipe
+from lumefield.apps._radiance_draw import draw_rays
 from lumefield.apps._radiance_trace import Rays, Sampling, density_at, trace
 from lumefield.render import volume
 
@@ -65,6 +67,21 @@ def test_leaving_out_hidden_samples_changes_nothing_but_their_number() -> None:
     np.testing.assert_allclose(seen.opacity, 1 - left, atol=1e-6)
     assert bool(seen.used.all())
     assert int(seen.samples) < 0.8 * int(packed.total)
+
+
+@pytest.mark.parametrize("inside", [40.0, 1.5])
+def test_drawing_in_rounds_is_drawing_at_once(inside: float, monkeypatch: Any) -> None:
+    monkeypatch.setattr("lumefield.apps._radiance_draw._BLOCK", 16)  # 40 rays: three blocks
+    field, bundle = Ball(density_inside=inside), rays()
+    none = jnp.zeros((0, 6))
+    scene = RadianceScene(field=field, exposure=jnp.zeros((0, 3, 2)), pose=none, look=none)
+    recipe = Recipe("ngp", steps=1, chunk=1, rays=40, sampling=MARCH, rate=1.0, rate_end=1.0)
+    at_once = trace(MARCH, field, everywhere(), bundle, None)
+    o, d, r = (np.asarray(a, np.float32) for a in (bundle.origin, bundle.direction, bundle.radius))
+    rgb, distance, opacity = draw_rays(recipe, scene, everywhere(), o, d, r)
+    np.testing.assert_allclose(rgb, at_once.rgb, atol=2e-4)
+    np.testing.assert_allclose(opacity, at_once.opacity, atol=2e-4)
+    np.testing.assert_allclose(distance * opacity, at_once.depth, atol=1e-3)
 
 
 @pytest.mark.parametrize("room", [{"kept": 600}, {"capacity": 4000}])

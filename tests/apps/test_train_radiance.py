@@ -37,7 +37,6 @@ def shrink(patch: pytest.MonkeyPatch) -> None:
     """Few cells, few rays, tiny networks: compiling is most of what is left."""
     patch.setattr("lumefield.apps._radiance_job._CELLS", 32)
     patch.setattr("lumefield.apps._radiance_draw._BLOCK", 512)
-    patch.setattr("lumefield.apps._radiance_draw._MARCHED", 1 << 15)
     patch.setattr("lumefield.apps._radiance_io._SURFACE", 500)
     for method, options in TINY.items():
         patch.setitem(_radiance_plan.METHODS, method, small_plan(method, options))
