@@ -60,8 +60,8 @@ reach the image). A full step is activation, projection, SH and compositing, for
 to every Gaussian parameter, through `rasterize_rgb`. Each workload is a process of its own. One
 thread: the process is pinned to one core before jax starts, and its CPU time is taken. Medians
 of interleaved rounds after a warm-up, so both sides of a ratio see the same machine. Two threads
-against one: least wall times of processes that take turns, one pinned to a core, one with both;
-this needs a machine without other work.
+against one: the median over five pairs of processes that take turns, one pinned to a core, one with
+both, of the ratio of their least wall times; this needs a machine without other work.
 
 * Pixel evaluations = tile rows filled in times SIMD lanes, counted by a build with
   `-DLUMEFIELD_COUNT`. `fwd_rate` divides by the whole forward call, sorting and binning included;
