@@ -90,7 +90,8 @@ def speed(method: str, steps: int) -> dict[str, float]:
             progress=lambda stage, share: None,
             threads=None,
         )
-    settings = Train(input=Path("fox"), out=Path("out"), method=method, steps=steps)  # type: ignore[arg-type]
+    asked: dict[str, Any] = {"method": method, "steps": steps}
+    settings = Train(input=Path("fox"), out=Path("out"), **asked)
     job = prepare_radiance(settings, photos, {})
     rows: list[tuple[float, Mapping[str, NDArray[Any]]]] = []
 

@@ -1,6 +1,6 @@
 """Signals fitted by ``lumefield fit``: a float picture, a shape, a clone, a sound.
 
-    python -m benchmarks.signals --data ../shared/data --out /tmp/signals [--quality standard]
+    python -m benchmarks.signals --data ../shared/data --out OUT [--quality standard]
         [--only albert bunny poisson audio]
 
 Prints one line a signal and writes ``signals.json``. Goals (issue 3, shows 4): albert.exr at least

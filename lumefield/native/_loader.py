@@ -233,7 +233,7 @@ def load() -> bool:
 
 
 def _first_build() -> Path:
-    sys.stderr.write("lumefield: building the native kernels once (about 15 s) ...\n")
+    sys.stderr.write("lumefield: building the native kernels once (half a minute) ...\n")
     return build()
 
 
