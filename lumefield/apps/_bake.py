@@ -52,7 +52,7 @@ class Wanted:
     degree: Literal[0, 1, 2, 3] = 3
     cameras: int = 80
     """Most cameras of photos to look from, evenly chosen."""
-    between: int = 16
+    between: int = 32
     """Most cameras between them."""
     seed: int = 0
 

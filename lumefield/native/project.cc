@@ -48,6 +48,7 @@ struct Group {
 
 struct Geometry {
   vm front;
+  vd X, Y, Z;  // p before it is rounded: a float near pixel 1000 is already 3e-5 px off
   vec3 rel, p, t0, t1, q[3], a0, a1, s;
   vf iz, tx, ty, quat_len_inv, w, x, y, z;  // w, x, y, z: the unit quaternion
   vm free_x, free_y;                        // the linearisation point is not clamped
@@ -59,8 +60,12 @@ static inline vf clamp(vf v, float lo, float hi) { return min_(max_(v, splat(lo)
 static inline Geometry geometry(const Camera& cam, const Group& g) {
   Geometry o;
   vec3 r0 = cam.row(0), r1 = cam.row(1), r2 = cam.row(2);
-  o.rel = load3(g.means) - vec3{splat(cam.c[0]), splat(cam.c[1]), splat(cam.c[2])};
-  o.p = {dot(r0, o.rel), dot(r1, o.rel), dot(r2, o.rel)};
+  vec3 mean = load3(g.means);
+  vd rx = wide(mean.x) - cam.c[0], ry = wide(mean.y) - cam.c[1], rz = wide(mean.z) - cam.c[2];
+  auto along = [&](const float* r) { return rx * (double)r[0] + ry * (double)r[1] + rz * (double)r[2]; };
+  o.X = along(cam.r[0]), o.Y = along(cam.r[1]), o.Z = along(cam.r[2]);
+  o.rel = {narrow(rx), narrow(ry), narrow(rz)};
+  o.p = {narrow(o.X), narrow(o.Y), narrow(o.Z)};
   o.front = gt(o.p.z, splat(cam.near));
   o.iz = splat(1.f) / select(o.front, o.p.z, splat(1.f));
   vf dx = o.p.x * o.iz, dy = o.p.y * o.iz;
@@ -147,7 +152,8 @@ struct Outputs {
 static void group_forward(const Camera& cam, const Group& g, int K, const Outputs& out) {
   Geometry o = geometry(cam, g);
   vf sx = sqrt_(o.c), inv_c = splat(1.f) / sx, inv_d = splat(1.f) / sqrt_(o.det);
-  vf x = splat(cam.fx) * o.p.x * o.iz + splat(cam.cx), y = splat(cam.fy) * o.p.y * o.iz + splat(cam.cy);
+  vd Z = wide(select(o.front, o.p.z, splat(1.f)));
+  vf x = narrow((double)cam.fx * o.X / Z + (double)cam.cx), y = narrow((double)cam.fy * o.Y / Z + (double)cam.cy);
   vf opacity = keep(o.front, gather(g.opacities, 1) * o.comp);
   scatter(out.xy, 2, x), scatter(out.xy + 1, 2, y);
   store3(out.factor, {sx * inv_d, zero() - o.b * inv_c * inv_d, inv_c});

@@ -119,6 +119,11 @@ static inline void sum8(const vf* v, float* out) {
 #error "the native kernels need AVX-512 or AVX2 with FMA"
 #endif
 
+// As many doubles as a vector has floats, for the few sums that must not round.
+typedef double vd __attribute__((vector_size(LANES * sizeof(double))));
+static inline vd wide(vf a) { return __builtin_convertvector(a, vd); }
+static inline vf narrow(vd a) { return (vf)__builtin_convertvector(a, vf); }
+
 // 2^x for x <= 0 (very negative x gives 0): nearest integer n, then a polynomial in x - n on
 // [-1/2, 1/2]; minimax coefficients of 2^f in the relative error, largest error 2e-7 with rounding.
 static inline vf exp2_neg(vf x) {

@@ -152,7 +152,7 @@ def _pinhole(
     zero = jnp.zeros_like(z)
     fx, fy = focal[0] * iz, focal[1] * iz
     return _Jacobian(
-        xy=(fx * x + centre[0], fy * y + centre[1]),
+        xy=(focal[0] * (x / z) + centre[0], focal[1] * (y / z) + centre[1]),
         row0=(fx, zero, -fx * tx),
         row1=(zero, fy, -fy * ty),
     )

@@ -204,10 +204,7 @@ def test_few_pixels_are_ambiguous():
 
 @pytest.mark.parametrize("name", ["rgb", "opacity", "features"])
 def test_images_of_200_random_scenes_agree_with_the_twin(backend, name):
-    # xy near 37 px is itself rounded to 1.9e-6 px, and opacity changes by up to 1.1 a pixel there:
-    # that alone is 1.1e-6; two pixels of the 200 000 come to 2.2e-6
-    tolerance = 2.5e-6 if name == "opacity" else 2e-6
-    assert image_error(backend, slice(0, RANDOM), name) <= tolerance
+    assert image_error(backend, slice(0, RANDOM), name) <= 2e-6
 
 
 @pytest.mark.parametrize("name", INPUTS)
@@ -216,7 +213,7 @@ def test_gradients_of_200_random_scenes_agree_with_the_twin(backend, name):
     truth, mine = twin()[0][1][name][:RANDOM], ours(backend)[1][name][:RANDOM]
     axes = tuple(range(1, truth.ndim))
     each = np.abs(mine - truth).max(axes) / np.abs(truth).max(axes)
-    assert np.quantile(each, 0.95) <= 1e-5
+    assert np.quantile(each, 0.95) <= 7e-6  # the sums over a scene for the two focal lengths cancel
 
 
 @pytest.mark.parametrize("case", HARD)
