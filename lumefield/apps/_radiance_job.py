@@ -45,86 +45,106 @@ def prepare_radiance(settings: Train, photos: Capture, stored: Mapping[str, Any]
     if stored.get("recipe"):
         old = recipe_from(stored["recipe"])
         recipe = dataclasses.replace(old, steps=settings.steps or old.steps)
-    memory = memory_line(recipe, photos)
-    level = BACKGROUND[recipe.background]
-    ground = (level, level, level)
-    marched = recipe.sampling.way == "marched"
-
-    def start() -> TrainState:
-        key = jax.random.key(settings.seed)
-        scene = _radiance.new_scene(
-            recipe,
-            key,
-            photos=len(photos.train),
-            exposure=settings.exposure,
-            poses=settings.refine_poses,
-        )
-        occupancy: Any = ()
-        if marched:
-            levels, repeat = recipe.sampling.levels, _CELLS // 32
-            unseen = _unseen(photos, frame, recipe.sampling.near, levels)
-            for axis in (1, 2, 3):
-                unseen = np.repeat(unseen, repeat, axis)
-            occupancy = Occupancy.full(_CELLS, levels).without(jnp.asarray(unseen))
-        return TrainState.start(scene, _radiance.optimizer(recipe, scene), key, occupancy)
-
-    def stages() -> tuple[Stage, ...]:
-        anchors = seen_points(photos, frame) if recipe.depth_cost else None
-        batches = RayBatches(
-            photos,
-            frame,
-            rays=recipe.rays,
-            seed=settings.seed,
-            factors=recipe.factors,
-            shares=recipe.shares,
-            anchors=anchors,
-        )
-        precondition = preconditioners(photos, frame) if settings.refine_poses else None
-        loss = _radiance.make_loss(recipe, batches.cameras, precondition)
-        return (Stage(recipe.steps, loss, batches),)
-
-    def facts(metrics: Mapping[str, NDArray[Any]], state: TrainState) -> dict[str, Any]:
-        del state
-        return {
-            "rays": round(float(np.mean(metrics["rays"]))),
-            "samples": round(float(np.mean(metrics["samples"]))),
-        }
-
-    def draw(state: TrainState) -> Any:  # noqa: ANN401
-        occupied = state.aux.occupied if marched else None
-
-        def one(camera: Camera, size: tuple[int, int]) -> Any:  # noqa: ANN401
-            return draw_view(recipe, state.scene, occupied, camera, size, ground)[0]
-
-        return one
-
-    def save(state: TrainState, folder: Path) -> dict[str, Any]:
-        occupied = state.aux.occupied if marched else None
-        path = folder / "field.safetensors"
-        save_radiance(path, recipe, state.scene, occupied, frame, photos, ground)
-        return {"num_gaussians": 0, "parameters": count(state)}
-
+    work = _Work(settings, photos, frame, recipe)
     return Job(
         noun="parameters",
         result="field.safetensors",
         steps=recipe.steps,
         chunk=recipe.chunk,
-        memory=memory,
+        memory=memory_line(recipe, photos),
         frame=frame,
-        record={"recipe": dataclasses.asdict(recipe), "background": list(ground)},
+        record={"recipe": dataclasses.asdict(recipe), "background": list(work.ground)},
         carve=recipe.carve,
         watched=2,
-        level=level,
-        start=start,
-        stages=stages,
+        level=work.ground[0],
+        start=work.start,
+        stages=work.stages,
         optimizer=partial(_radiance.optimizer, recipe),
         after_step=None,
-        between=_make_between(recipe) if marched else None,
+        between=_make_between(recipe) if work.marched else None,
         count=count,
-        facts=facts,
-        draw=draw,
-        save=save,
+        facts=_facts,
+        draw=work.draw,
+        save=work.save,
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Work:
+    """What the job of one run does with its recipe and its photos."""
+
+    settings: Train
+    photos: Capture
+    frame: WorldFrame
+    recipe: _radiance.Recipe
+
+    @property
+    def marched(self) -> bool:
+        return self.recipe.sampling.way == "marched"
+
+    @property
+    def ground(self) -> tuple[float, float, float]:
+        level = BACKGROUND[self.recipe.background]
+        return level, level, level
+
+    def start(self) -> TrainState:
+        key = jax.random.key(self.settings.seed)
+        scene = _radiance.new_scene(
+            self.recipe,
+            key,
+            photos=len(self.photos.train),
+            exposure=self.settings.exposure,
+            poses=self.settings.refine_poses,
+        )
+        occupancy: Any = ()
+        if self.marched:
+            levels, repeat = self.recipe.sampling.levels, _CELLS // 32
+            unseen = _unseen(self.photos, self.frame, self.recipe.sampling.near, levels)
+            for axis in (1, 2, 3):
+                unseen = np.repeat(unseen, repeat, axis)
+            occupancy = Occupancy.full(_CELLS, levels).without(jnp.asarray(unseen))
+        return TrainState.start(scene, _radiance.optimizer(self.recipe, scene), key, occupancy)
+
+    def stages(self) -> tuple[Stage, ...]:
+        recipe, photos, frame = self.recipe, self.photos, self.frame
+        batches = RayBatches(
+            photos,
+            frame,
+            rays=recipe.rays,
+            seed=self.settings.seed,
+            factors=recipe.factors,
+            shares=recipe.shares,
+            anchors=seen_points(photos, frame) if recipe.depth_cost else None,
+        )
+        precondition = preconditioners(photos, frame) if self.settings.refine_poses else None
+        loss = _radiance.make_loss(recipe, batches.cameras, precondition)
+        return (Stage(recipe.steps, loss, batches),)
+
+    def draw(self, state: TrainState) -> Any:  # noqa: ANN401
+        occupied = self._occupied(state)
+
+        def one(camera: Camera, size: tuple[int, int]) -> Any:  # noqa: ANN401
+            return draw_view(self.recipe, state.scene, occupied, camera, size, self.ground)[0]
+
+        return one
+
+    def save(self, state: TrainState, folder: Path) -> dict[str, Any]:
+        path, occupied = folder / "field.safetensors", self._occupied(state)
+        save_radiance(
+            path, self.recipe, state.scene, occupied, self.frame, self.photos, self.ground
+        )
+        return {"num_gaussians": 0, "parameters": count(state)}
+
+    def _occupied(self, state: TrainState) -> Any:  # noqa: ANN401
+        return state.aux.occupied if self.marched else None
+
+
+def _facts(metrics: Mapping[str, NDArray[Any]], state: TrainState) -> dict[str, Any]:
+    del state
+    return {
+        "rays": round(float(np.mean(metrics["rays"]))),
+        "samples": round(float(np.mean(metrics["samples"]))),
+    }
 
 
 def count(state: TrainState) -> int:

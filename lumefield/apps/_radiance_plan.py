@@ -74,7 +74,7 @@ def _ngp(quality: str, near: float, levels: int) -> Recipe:
 
 def _nerf(quality: str, near: float, levels: int) -> Recipe:
     del levels
-    steps = {"draft": 1_500, "standard": 6_000, "best": 20_000}[quality]
+    steps = {"draft": 1_500, "standard": 5_000, "best": 20_000}[quality]
     return Recipe(
         method="nerf",
         steps=steps,
@@ -88,7 +88,7 @@ def _nerf(quality: str, near: float, levels: int) -> Recipe:
 
 def _mipnerf360(quality: str, near: float, levels: int) -> Recipe:
     del levels
-    steps = {"draft": 1_500, "standard": 6_000, "best": 20_000}[quality]
+    steps = {"draft": 1_500, "standard": 5_000, "best": 20_000}[quality]
     return Recipe(
         method="mipnerf360",
         steps=steps,
