@@ -80,7 +80,10 @@ def explain(error: Exception) -> str | None:
         return f"{error.filename}: {reason}" if error.filename else reason
     out_of_memory = isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
     if out_of_memory:
-        return "out of memory; use a larger --downscale or a smaller --max-gaussians"
+        return (
+            "out of memory; ask for less: of photos by a larger --downscale, of Gaussians by a "
+            "smaller --max-gaussians"
+        )
     return None
 
 

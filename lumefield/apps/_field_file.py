@@ -22,7 +22,7 @@ def read_field(
 
     Raises:
         RunError: If there is no such file.
-        FormatError: If it is damaged, or made by a newer version.
+        FormatError: If it is damaged, made by a newer version, or the field of a fitted signal.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -31,6 +31,10 @@ def read_field(
     try:
         with safe_open(path, "numpy") as file:
             header: Mapping[str, str] = file.metadata() or {}
+            if "lumefield" not in header:
+                raise FormatError(
+                    f"{path}: holds no scene; a fitted signal is drawn by `lumefield render`"
+                )
             facts: dict[str, Any] = json.loads(header["lumefield"])
             version = int(facts["format"])
             known: list[str] = list(file.keys())

@@ -69,10 +69,13 @@ class Run:
 
         Raises:
             InputError: If ``settings`` asks for others.
-            RunError: If ``config.json`` is damaged.
+            RunError: If ``config.json`` is damaged, or the run is one of another command.
         """
         from lumefield.apps._train_settings import restored
 
+        command = self.config.get("command", "train")
+        if command != "train":
+            raise RunError(f"{self.folder}: was made by `lumefield {command}`; resume it with that")
         return restored(settings, cast("dict[str, object]", self.config["settings"]))
 
     def check_photos(self, names: Sequence[str]) -> None:

@@ -72,6 +72,8 @@ def make_size(settings: Fit, kind: Kind, *, samples: int, side: int, d_in: int) 
     if field == "siren":  # narrow ones bear more; shapes are smoother than pictures
         scale = 256 / options["width"] / (4 if kind == "sdf" else 1)
         options |= {"omega": 10.0 if kind == "sdf" else 30.0}
+        if kind in ("image", "audio"):  # the fused kernel has first derivatives only
+            options["backend"] = "auto"
     return Size(
         field=field,
         options=options,

@@ -126,8 +126,8 @@ def test_a_user_error_is_one_line_and_exit_code_2(
         (PermissionError(errno.EPERM, "x"), "permission denied; choose a path"),
         (OSError(errno.EDQUOT, "x"), "the disk quota is used up"),
         (NotADirectoryError(errno.ENOTDIR, "x", "run/a"), "run/a: not a directory"),
-        (MemoryError(), "out of memory; use a larger --downscale"),
-        (RuntimeError("RESOURCE_EXHAUSTED: 9 bytes"), "out of memory; use a larger --downscale"),
+        (MemoryError(), "out of memory; ask for less"),
+        (RuntimeError("RESOURCE_EXHAUSTED: 9 bytes"), "out of memory; ask for less"),
     ],
     ids=repr,
 )

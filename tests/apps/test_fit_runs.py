@@ -382,6 +382,22 @@ def test_a_taken_folder_and_a_run_of_train_are_left_alone(
     assert "was made by `lumefield train`" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (("evaluate",), "holds no scene; a fitted signal is drawn by"),
+        (("inspect",), "holds no scene; a fitted signal is drawn by"),
+        (("train", "photos", "--resume", "--out"), "was made by `lumefield fit`; resume it with"),
+    ],
+)
+def test_a_run_of_fit_is_no_scene(
+    photo_run: Path, words: tuple[str, ...], line: str, capsys: Capsys
+):
+    words = tuple(str(photo_run.parent) if w == "photos" else w for w in words)
+    assert _cli.main([*words, str(photo_run)]) == 2
+    assert line in capsys.readouterr().err
+
+
 def test_an_overwritten_run_keeps_nothing_of_the_earlier_one(
     tone_run: Path, inputs: Path, tmp_path: Path
 ):

@@ -11,45 +11,37 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from lumefield.fields.networks._planes import product_or_sum
 from lumefield.fields.radiance._directions import SH_TERMS, direction_basis, exp_density, joined
 from lumefield.fields.radiance._stack import Stack
 
-_AXES = ([0, 1], [0, 2], [1, 2])
 _FEATURES = 16
 
 
 class PlaneGrid(nnx.Module):
-    """Three planes per resolution, as flat rows of features."""
+    """Three planes per resolution, stacked."""
 
     def __init__(self, sizes: tuple[int, ...], features: int, *, rngs: nnx.Rngs) -> None:
         if min(sizes) < 2:
             raise ValueError(f"sizes={sizes}, expected at least 2 vertices per edge to interpolate")
-        self.sizes = sizes
         # Products of numbers around 0.3 start small, but not at 0.
         self.planes = nnx.List(
             nnx.Param(
-                jax.random.uniform(rngs.params(), (3, n * n, features), minval=0.1, maxval=0.5)
+                jax.random.uniform(rngs.params(), (3, n, n, features), minval=0.1, maxval=0.5)
             )
             for n in sizes
         )
 
     def __call__(self, x: Float[Array, "*s 3"]) -> Float[Array, "*s f"]:
         """Products of the planes' features, coarse to fine side by side."""
-        parts: list[Array] = []
-        for n, plane in zip(self.sizes, self.planes, strict=True):
-            rows = plane[...]
-            picked = [_bilinear(rows[i], n, x[..., axes]) for i, axes in enumerate(_AXES)]
-            parts.append(picked[0] * picked[1] * picked[2])
-        return jnp.concatenate(parts, -1)
+        return jnp.concatenate([product_or_sum([*p[...]], x, "product") for p in self.planes], -1)
 
     def variation(self) -> Float[Array, ""]:
         """Mean squared difference of neighbours, Eq. 5, summed over the resolutions."""
-        total = jnp.zeros(())
-        for n, plane in zip(self.sizes, self.planes, strict=True):
-            grid = plane[...].reshape(3, n, n, -1)
-            down, right = grid[:, 1:] - grid[:, :-1], grid[:, :, 1:] - grid[:, :, :-1]
-            total = total + jnp.mean(down**2) + jnp.mean(right**2)
-        return total
+        return sum(
+            (jnp.mean(jnp.diff(p[...], axis=axis) ** 2) for p in self.planes for axis in (1, 2)),
+            start=jnp.zeros(()),
+        )
 
 
 class KPlanes(nnx.Module):
@@ -100,16 +92,3 @@ class KPlanes(nnx.Module):
     def prior(self) -> Float[Array, ""]:
         """Total variation of all planes."""
         return self.grid.variation() + self.proposal_grid.variation()
-
-
-def _bilinear(rows: Float[Array, "n f"], n: int, x: Float[Array, "*s 2"]) -> Float[Array, "*s f"]:
-    """Interpolate the n x n vertices of a plane over [-1, 1]^2."""
-    at = jnp.clip((x + 1) * ((n - 1) / 2), 0, n - 1)
-    low = jnp.minimum(jax.lax.stop_gradient(at).astype(jnp.int32), n - 2)
-    part = at - low.astype(at.dtype)
-    first = low[..., 0] * n + low[..., 1]
-    a, b = part[..., :1], part[..., 1:]
-    corner = [rows.at[first + step].get(mode="promise_in_bounds") for step in (0, 1, n, n + 1)]
-    top = corner[0] * (1 - b) + corner[1] * b
-    bottom = corner[2] * (1 - b) + corner[3] * b
-    return top * (1 - a) + bottom * a
