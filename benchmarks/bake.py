@@ -24,7 +24,7 @@ def main() -> None:
     """Bake, mesh, score, print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path, help="folder of a radiance-field run")
-    parser.add_argument("--steps", default="2000", help="steps of refinement")
+    parser.add_argument("--steps", default="4000", help="steps of refinement")
     parser.add_argument("--suffix", default=".ply", help=".ply, .splat or .spz")
     parser.add_argument("--out", type=Path, help="where to keep the files")
     options = parser.parse_args()

@@ -46,7 +46,7 @@ _CHUNK = 25
 class Wanted:
     """How to bake."""
 
-    steps: int = 2_000
+    steps: int = 4_000
     limit: int | None = None
     """Most Gaussians; from the size of the pictures when None."""
     degree: Literal[0, 1, 2, 3] = 3

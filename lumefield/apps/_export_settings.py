@@ -47,7 +47,7 @@ class Export:
     """Most Gaussians to bake from a radiance field; from the size of its photos when not given."""
     sh_degree: Literal[0, 1, 2, 3] = 3
     """Degree of the view-dependent colours baked from a radiance field."""
-    steps: int = 2_000
+    steps: int = 4_000
     """Steps of refining baked Gaussians against the field's own pictures."""
     faces: int | None = None
     """Most triangles of the mesh."""
