@@ -56,6 +56,9 @@ class Recipe:
     carve: bool = False
     depth_cost: float = 0.0
     distortion: float = 0.0
+    distortion_falls: float = 1.0
+    """By this factor in all, as the learning rate does: a cloud has to become a surface early, and
+    the errors that the distortion is weighed against are small at the end."""
     prior: float = 0.0
     """Weight of the prior that the field brings (smooth planes)."""
     factors: tuple[int, ...] = (1,)
@@ -146,7 +149,7 @@ def make_loss(recipe: Recipe, cameras: Cameras, precondition: Array | None) -> A
             rays,
             for_samples,
             anneal=10 * x / (9 * x + 1),
-            distortion=recipe.distortion,
+            distortion=_distortion(recipe, step),
         )
         ground, truth = _ground(recipe, batch, for_ground)
         weight = batch.weight.astype(jnp.float32) * jnp.float32(1 / 255)
@@ -171,6 +174,13 @@ def make_loss(recipe: Recipe, cameras: Cameras, precondition: Array | None) -> A
         return value, (aux, metrics)
 
     return loss
+
+
+def _distortion(recipe: Recipe, step: Array) -> Array | None:
+    if not recipe.distortion:
+        return None
+    done = jnp.clip(step.astype(jnp.float32) / recipe.steps, 0, 1)
+    return recipe.distortion * jnp.exp(done * float(np.log(recipe.distortion_falls)))
 
 
 def _priors(

@@ -103,6 +103,35 @@ def _mipnerf360(quality: str, near: float, levels: int) -> Recipe:
     )
 
 
+def _zipnerf(quality: str, near: float, levels: int) -> Recipe:
+    del levels
+    steps, table = {"draft": (1_000, 16), "standard": (6_000, 17), "best": (12_000, 18)}[quality]
+    return Recipe(
+        method="zipnerf",
+        steps=steps,
+        chunk=20,
+        rays=2048,
+        sampling=Sampling(
+            "proposed",
+            near,
+            counts=(64, 32),
+            far=100.0,
+            root=2,
+            padding=1e-3,
+            cones=True,
+            calm=True,
+        ),
+        rate=1e-2,
+        rate_end=2e-4,
+        options=(("log2_entries", table),),
+        distortion=0.1,
+        distortion_falls=0.1,
+        prior=0.01,
+        factors=(1, 2, 4),
+        shares=(0.7, 0.2, 0.1),
+    )
+
+
 def _kplanes(quality: str, near: float, levels: int) -> Recipe:
     del levels
     steps = {"draft": 1_500, "standard": 5_000, "best": 15_000}[quality]
@@ -123,6 +152,7 @@ METHODS: dict[str, Callable[[str, float, int], Recipe]] = {
     "nerf": _nerf,
     "mipnerf360": _mipnerf360,
     "ngp": _ngp,
+    "zipnerf": _zipnerf,
     "kplanes": _kplanes,
 }
 """Word of ``--method`` -> recipe from the dial, the nearest distance and the levels."""

@@ -1,9 +1,9 @@
-"""From rays to colours through a radiance field: the samplers of the four methods.
+"""From rays to colours through a radiance field: the samplers of the methods.
 
 Letters: S samples, R rays, M packed samples; t distance along a ray, s in [0, 1] the normalised
-distance of mip-NeRF 360 (Sec. 2): linear in 1/t from near to far. Space is contracted into the ball
-of radius 2 (Eq. 10) and halved, so that fields live in [-1, 1]^3; what lies in the unit ball of the
-training frame is not contracted.
+distance of mip-NeRF 360 (Sec. 2): linear in 1/t from near to far, or in a root of that. Space is
+contracted into the ball of radius 2 (Eq. 10) and halved, so that fields live in [-1, 1]^3; what
+lies in the unit ball of the training frame is not contracted.
 """
 
 import dataclasses
@@ -20,8 +20,6 @@ from numpy.typing import NDArray
 from lumefield import render
 from lumefield.render import volume
 
-FAR = 1e3
-"""End of rays that are not marched, in radii of the focus."""
 Way = Literal["hierarchical", "proposed", "marched"]
 
 
@@ -34,8 +32,18 @@ class Sampling:
     """Nothing is nearer to a camera, training units."""
     counts: tuple[int, ...] = (64, 32)
     """Samples per ray of each round of proposals, and of the field (not marched)."""
+    far: float = 1e3
+    """End of rays that are not marched, in radii of the focus."""
+    root: int = 1
+    """s is linear in this root of 1/t: the higher, the more samples are far away (not marched)."""
+    padding: float = 0.01
+    """Weight that every interval has at least when new samples are placed (not marched)."""
     cones: bool = False
     """Gaussians of a cone instead of points."""
+    calm: bool = False
+    """Scale the gradients of samples nearer than 1 by t^2. Samples are dense near cameras, and
+    things that a single camera sees would grow there (Philip and Deschaintre, "Floaters No More",
+    2023; not marched)."""
     capacity: int = 1 << 17
     """Samples of all rays together in occupied cells, whose density is looked at (marched)."""
     kept: int = 3 << 14
@@ -96,7 +104,7 @@ def trace(
     rays: Rays,
     key: PRNGKeyArray | None,
     anneal: Array | float = 1.0,
-    distortion: float = 0.0,
+    distortion: Array | float | None = None,
 ) -> Seen:
     """Colours, depths and opacities of rays; differentiable in the field and the rays.
 
@@ -107,7 +115,7 @@ def trace(
         rays: R rays.
         key: Jitters the samples; None draws without chance.
         anneal: Exponent of the proposal's weights (mip-NeRF 360, Eq. 18), 1 at last.
-        distortion: Weight of the distortion loss in ``Seen.cost``.
+        distortion: Weight of the distortion loss in ``Seen.cost``; None leaves it out.
     """
     if sampling.way == "marched":
         assert occupied is not None, "marching needs an occupancy"
@@ -124,7 +132,7 @@ def _resampled(
     rays: Rays,
     key: PRNGKeyArray | None,
     anneal: Array | float,
-    distortion: float,
+    distortion: Array | float | None,
 ) -> Seen:
     zero = jnp.zeros(rays.radius.shape, rays.radius.dtype)
     keys = [None] * len(sampling.counts) if key is None else jax.random.split(key, 8)
@@ -143,10 +151,15 @@ def _resampled(
         weights = volume.ray_weights(sigma * dt)
         rounds.append((edges, weights))
         sure = jax.lax.stop_gradient(weights)
-        edges = volume.importance(edges, (sure + 1e-8) ** anneal, count, keys[k + 1])
+        edges = volume.importance(
+            edges, (sure + 1e-8) ** anneal, count, keys[k + 1], padding=sampling.padding
+        )
     x, cov, dt, t = _samples(sampling, rays, edges)
     sigma, features = field.density(x, cov)
     rgb = field.colour(features, rays.direction[None], _rows(rays.look))
+    if sampling.calm:
+        part = jnp.minimum(t * t, 1)
+        sigma, rgb = _calmed(sigma, part), _calmed(rgb, part[..., None])
     tau = sigma * dt
     out, left = render.composite_samples(tau, jnp.concatenate([rgb, t[..., None]], -1))
     cost = jnp.zeros((), out.dtype)
@@ -154,7 +167,7 @@ def _resampled(
         weights = volume.ray_weights(tau)
         for before, proposed in rounds:
             cost = cost + jnp.mean(volume.proposal_loss(edges, weights, before, proposed))
-        if distortion:
+        if distortion is not None:
             cost = cost + distortion * jnp.mean(volume.distortion_loss(edges, weights))
     return Seen(
         rgb=out[:, :3],
@@ -167,6 +180,11 @@ def _resampled(
     )
 
 
+def _calmed(x: Array, part: Array) -> Array:
+    """``x`` with this part of its gradient."""
+    return x * part + jax.lax.stop_gradient(x * (1 - part))
+
+
 def _rows(look: Array | None) -> Array | None:
     return None if look is None else look[None]
 
@@ -175,7 +193,8 @@ def _samples(
     sampling: Sampling, rays: Rays, edges: Array
 ) -> tuple[Array, Array | None, Array, Array]:
     """Points of [-1, 1]^3 with covariances, lengths and distances of the intervals of s edges."""
-    t = 1 / (edges / FAR + (1 - edges) / sampling.near)
+    first, last = (d ** (-1 / sampling.root) for d in (sampling.near, sampling.far))
+    t = 1 / (edges * last + (1 - edges) * first) ** sampling.root
     dt = t[1:] - t[:-1]
     if not sampling.cones:
         middle = (t[1:] + t[:-1]) / 2

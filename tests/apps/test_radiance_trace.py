@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lumefield.apps._radiance import RadianceScene, Recipe
-from lumefield.apps._radiance_draw import draw_rays
+from lumefield.apps._radiance import RadianceScene, Recipe, batch_rays
+from lumefield.apps._radiance_draw import draw_rays, draw_view
 from lumefield.apps._radiance_trace import Rays, Sampling, density_at, trace
+from lumefield.apps._rays import Cameras, RayBatch
 from lumefield.render import volume
 
 MARCH = Sampling("marched", 0.05, capacity=1 << 14, kept=1 << 14, levels=2, step=1 / 64, cone=0)
@@ -32,6 +33,26 @@ class Ball:
     def colour(self, features: Any, d: Any, look: Any = None) -> Any:
         del look
         return jax.nn.sigmoid(features * 3 + d)
+
+    def proposals(self, x: Any, cov: Any, k: int) -> Any:
+        del k
+        return self.density(x, cov)[0]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Fog:
+    """One density everywhere, grey."""
+
+    sigma: Any
+
+    def density(self, x: Any, cov: Any = None) -> tuple[Any, Any]:
+        del cov
+        return jnp.broadcast_to(self.sigma, x.shape[:-1]), x
+
+    def colour(self, features: Any, d: Any, look: Any = None) -> Any:
+        del d, look
+        return jnp.full_like(features, 0.5)
 
     def proposals(self, x: Any, cov: Any, k: int) -> Any:
         del k
@@ -109,6 +130,38 @@ def test_proposals_find_the_same_ball_as_marching(cones: bool) -> None:
     np.testing.assert_allclose(seen.depth[hit], marched.depth[hit], rtol=0.05)
 
 
+@pytest.mark.parametrize("root", [1, 2, 3])
+def test_the_spacing_of_samples_does_not_change_the_picture(root: int) -> None:
+    bundle = rays()
+    marched = trace(MARCH, Ball(), everywhere(), bundle, None)
+    sampling = Sampling("proposed", 0.5, counts=(128, 128, 64), far=50.0, root=root, padding=1e-3)
+    seen = trace(sampling, Ball(), None, bundle, None)
+    np.testing.assert_allclose(seen.opacity, marched.opacity, atol=0.05)
+    np.testing.assert_allclose(seen.rgb, marched.rgb, atol=0.05)
+
+
+def test_calm_gradients_grow_with_the_square_of_a_near_distance_and_change_no_picture() -> None:
+    far = rays(8)
+    plain = Sampling("proposed", 0.05, counts=(64, 32), far=2.0)
+    calm = dataclasses.replace(plain, calm=True)
+
+    def slope(sampling: Sampling, density: Any, bundle: Rays) -> Any:
+        """By the density of all space, which is thin: every sample counts by its length."""
+
+        def seen(density: Any) -> Any:
+            return jnp.sum(trace(sampling, Fog(density), None, bundle, None).opacity)
+
+        return jax.value_and_grad(seen)(density)
+
+    (same, by_plain), (value, by_calm) = (slope(s, jnp.float32(0.3), far) for s in (plain, calm))
+    assert float(value) == pytest.approx(float(same), rel=1e-6)
+    assert 0 < float(by_calm) < float(by_plain)
+    # Beyond 1 nothing is scaled.
+    beyond = [dataclasses.replace(s, near=1.0) for s in (plain, calm)]
+    a, b = (slope(s, jnp.float32(0.3), far)[1] for s in beyond)
+    assert float(a) == pytest.approx(float(b), rel=1e-6)
+
+
 def test_poses_get_gradients_through_marched_samples() -> None:
     bundle = rays()
 
@@ -119,3 +172,39 @@ def test_poses_get_gradients_through_marched_samples() -> None:
     grad = jax.jit(jax.grad(brightness))(jnp.zeros(3))
     assert bool(jnp.isfinite(grad).all())
     assert float(jnp.abs(grad[:2]).max()) > 1e-4
+
+
+def test_cones_follow_the_size_of_pixels_in_training_and_in_drawing(monkeypatch: Any) -> None:
+    pose = np.eye(3, 4, dtype=np.float32)
+    focal, centre = np.array([40.0, 40.0], np.float32), np.array([16.0, 12.0], np.float32)
+    drawn: list[Any] = []
+
+    def note(recipe: Any, scene: Any, occupied: Any, o: Any, d: Any, radius: Any) -> Any:
+        del recipe, scene, occupied, o
+        drawn.append(np.asarray(radius))
+        return np.zeros_like(d), np.zeros(len(d), np.float32), np.zeros(len(d), np.float32)
+
+    monkeypatch.setattr("lumefield.apps._radiance_draw.draw_rays", note)
+    recipe, scene = Recipe("zipnerf", 1, 1, 1, Sampling("proposed", 0.1), 1.0, 1.0), nothing()
+    for factor in (1, 4):
+        camera = (pose, focal / factor, centre / factor)
+        draw_view(recipe, scene, None, camera, (24 // factor, 32 // factor), (0.0, 0.0, 0.0))
+    # A pixel four times as large, around the point between its sixteen parts.
+    parts = drawn[0].reshape(6, 4, 8, 4).mean((1, 3))
+    np.testing.assert_allclose(drawn[1].reshape(6, 8), 4 * parts, rtol=2e-3)
+
+    cameras = Cameras(pose[None], focal[None], centre[None])
+    pixel = np.array([[2.5, 3.5], [2.0, 2.0]], np.float32)
+    blank = np.zeros(2, np.uint8)
+    side = np.array([1.0, 4.0], np.float32)
+    batch = RayBatch(np.zeros(2, np.int32), pixel, side, np.zeros((2, 3)), blank, blank, blank)
+    radius = np.asarray(batch_rays(cameras, scene, batch, None).radius)
+    want = [drawn[0].reshape(24, 32)[3, 2], drawn[1].reshape(6, 8)[0, 0]]
+    np.testing.assert_allclose(radius, want, rtol=1e-5)
+
+
+def nothing() -> RadianceScene:
+    """A scene of no field and no photos."""
+    return RadianceScene(
+        field=None, exposure=jnp.zeros((0, 3, 2)), pose=jnp.zeros((0, 6)), look=jnp.zeros((0, 0))
+    )

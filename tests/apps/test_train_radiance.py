@@ -22,7 +22,7 @@ from lumefield.apps._scene_io import load_scene, scene_draw
 from lumefield.errors import FormatError, InputError, RunError
 from tests.apps.train_cases import Capsys, contents, only_line, posed_room, train_here
 
-METHODS = ("nerf", "mipnerf360", "ngp", "kplanes")
+METHODS = ("nerf", "mipnerf360", "ngp", "zipnerf", "kplanes")
 
 
 TINY: dict[str, dict[str, Any]] = {
@@ -30,6 +30,17 @@ TINY: dict[str, dict[str, Any]] = {
     "mipnerf360": {"width": 16, "depth": 2, "degrees": 3, "proposal_width": 16},
     "ngp": {"levels": 4, "coarsest": 8, "finest": 64, "log2_entries": 10, "width": 16},
     "kplanes": {"sizes": (8, 16), "features": 4, "width": 16, "proposal_size": 8},
+    "zipnerf": {
+        "levels": 4,
+        "coarsest": 8,
+        "finest": 64,
+        "log2_entries": 10,
+        "width": 16,
+        "proposal_levels": 3,
+        "proposal_finest": 32,
+        "proposal_log2_entries": 10,
+        "proposal_width": 8,
+    },
 }
 
 

@@ -16,8 +16,19 @@ TINY: dict[str, dict[str, Any]] = {
     "mipnerf360": {"width": 16, "depth": 2, "degrees": 3, "proposal_width": 16},
     "ngp": {"levels": 3, "coarsest": 4, "finest": 16, "log2_entries": 8, "width": 16},
     "kplanes": {"sizes": (4, 8), "features": 4, "width": 16, "proposal_size": 6},
+    "zipnerf": {
+        "levels": 3,
+        "coarsest": 4,
+        "finest": 16,
+        "log2_entries": 8,
+        "width": 16,
+        "proposal_levels": 2,
+        "proposal_finest": 8,
+        "proposal_log2_entries": 6,
+        "proposal_width": 8,
+    },
 }
-PROPOSALS = {"nerf": 1, "mipnerf360": 2, "ngp": 0, "kplanes": 2}
+PROPOSALS = {"nerf": 1, "mipnerf360": 2, "ngp": 0, "kplanes": 2, "zipnerf": 2}
 
 
 def make(name: str, look: int = 0) -> Any:

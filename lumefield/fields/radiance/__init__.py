@@ -13,11 +13,13 @@ from lumefield.fields.radiance._mipnerf360 import MipNerf360 as MipNerf360
 from lumefield.fields.radiance._nerf import Nerf as Nerf
 from lumefield.fields.radiance._ngp import Ngp as Ngp
 from lumefield.fields.radiance._protocol import RadianceField as RadianceField
+from lumefield.fields.radiance._zipnerf import ZipNerf as ZipNerf
 
 RADIANCE_FIELDS: dict[str, Callable[..., RadianceField]] = {
     "nerf": Nerf,
     "mipnerf360": MipNerf360,
     "ngp": Ngp,
     "kplanes": KPlanes,
+    "zipnerf": ZipNerf,
 }
 """Word of ``--method`` -> constructor ``(*, rngs, look=0, **options)``; options are the class's."""

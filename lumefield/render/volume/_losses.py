@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Float
 
+from lumefield.render._ray_backends import on_rays
 from lumefield.render.volume import _native
 from lumefield.render.volume._sampling import check_edges
 
@@ -132,8 +133,7 @@ def proposal_loss(
             "expected the same rays"
         )
     t_edges, weights, edges = lax.stop_gradient((t_edges, weights, proposal_edges))
-    native = _native.chosen(backend, weights.dtype)
-    bounds: Array = _bounds(backend if native else "xla", t_edges, edges, proposal_weights)
+    bounds: Array = _bounds(backend, t_edges, edges, proposal_weights)
     excess = jnp.maximum(weights - bounds, 0)
     return jnp.sum(excess * excess / (weights + jnp.finfo(weights.dtype).eps), 0)
 
@@ -141,9 +141,8 @@ def proposal_loss(
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _bounds(backend: str, edges: Array, others: Array, values: Array) -> Any:  # noqa: ANN401
     """(S, R) sums of the values of those of the other intervals that overlap each; linear."""
-    if backend == "xla":
-        return _overlaps(edges, others, values)
-    return _native.on_cpu(_native.overlaps, _overlaps, backend, edges, others, values)
+    kernels = {"native": _native.overlaps, "xla": _overlaps}
+    return on_rays(backend, values.dtype, edges, others, values, **kernels)
 
 
 def _bounds_fwd(

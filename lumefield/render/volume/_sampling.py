@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Float, PRNGKeyArray
 
+from lumefield.render._ray_backends import on_rays
 from lumefield.render.volume import _native
 
 
@@ -133,10 +134,8 @@ def importance(
     share = weights + jnp.maximum(padding, tiny)
     share = jnp.maximum(share / jnp.sum(share, 0)[None], tiny)
     u = _fractions(n, weights.shape[1], weights.dtype, key)
-    if _native.chosen(backend, weights.dtype):
-        t = _native.on_cpu(_native.quantiles, _quantiles, backend, t_edges, share, u)
-    else:
-        t = _quantiles(t_edges, share, u)
+    kernels = {"native": _native.quantiles, "xla": _quantiles}
+    t = on_rays(backend, weights.dtype, t_edges, share, u, **kernels)
     inner = jnp.clip(t[1:-1], t_edges[:1], t_edges[-1:])
     return jnp.concatenate([t_edges[:1], inner, t_edges[-1:]])
 
