@@ -61,6 +61,8 @@ class Job:
     """State -> (camera, (height, width)) -> (height, width, 3) display sRGB over ``level``."""
     save: Callable[[TrainState, Path], dict[str, Any]]
     """Write ``result`` into the run folder; gives entries of ``metrics.json``."""
+    placed: Callable[[TrainState], TrainState] = lambda state: state
+    """The state on the devices that train; where it is already, when there is one."""
 
 
 Prepare = Callable[[Train, Capture, Mapping[str, Any]], Job]

@@ -23,6 +23,9 @@ _COPIES = 9
 """Copies of the Gaussians in memory at once: values, two moments, gradients, the scan's carry."""
 _BASE_MB = 650
 """A Python process with jax, its compiler and the photo library."""
+_DEVICE_MB = 900
+"""An accelerator before the first array: context, compiled code, lists of the tiles."""
+Place = Literal["all", "host", "device"]
 
 
 @dataclass(frozen=True)
@@ -125,40 +128,70 @@ def make_plan(
     )
 
 
-def forecast_mb(plan: Plan, *, photos: int, height: int, width: int) -> int:
-    """Peak memory of the run in MB: Gaussians and moments, photos, one chunk, working space."""
+def forecast_mb(plan: Plan, *, photos: int, height: int, width: int, place: Place = "all") -> int:
+    """Peak memory of the run in MB: Gaussians and moments, photos, one chunk, working space.
+
+    Args:
+        plan: The run.
+        photos: How many photos there are.
+        height: Rows of the photos.
+        width: Columns.
+        place: What of it: all of it on a CPU; or the share of the host, or of the accelerator.
+    """
     gaussians = plan.limit * _FLOATS * 4 * _COPIES
     pixels = height * width
     stored = photos * pixels * 3 * (1 + 1 / 4)
     chunk = max(plan.chunk * pixels * 3, 64e6) * 2
     working = pixels * 4 * 40 + plan.limit * 64 * 8
-    return round(_BASE_MB + (gaussians + stored + chunk + working) / 1e6)
+    there = gaussians + chunk + working
+    base, used = {
+        "all": (_BASE_MB, there + stored),
+        "host": (_BASE_MB, chunk + stored),
+        "device": (_DEVICE_MB, there),
+    }[place]
+    return round(base + used / 1e6)
 
 
 def check_memory(
-    plan: Plan, *, photos: int, height: int, width: int, available_mb: float | None
+    plan: Plan,
+    *,
+    photos: int,
+    height: int,
+    width: int,
+    available_mb: float | None,
+    place: Place = "all",
 ) -> str:
     """A line that says what the run needs.
+
+    Args:
+        plan: The run.
+        photos: How many photos there are.
+        height: Rows of the photos.
+        width: Columns.
+        available_mb: What is free, in MB; None where nobody can tell.
+        place: Which memory, see ``forecast_mb``.
 
     Raises:
         InputError: If that is more than there is, with values of the flags that would fit.
     """
-    need = forecast_mb(plan, photos=photos, height=height, width=width)
-    line = f"memory: about {need:,} MB for {plan.limit:,} Gaussians and {photos} photos"
+    need = forecast_mb(plan, photos=photos, height=height, width=width, place=place)
+    what = {"all": "memory", "host": "memory", "device": "GPU memory"}[place]
+    line = f"{what}: about {need:,} MB for {plan.limit:,} Gaussians and {photos} photos"
     if available_mb is None:
         return line.replace(",", " ")
     line += f" of {available_mb:,.0f} MB free"
     if need <= 0.9 * available_mb:
         return line.replace(",", " ")
     bare = dataclasses.replace(plan, limit=0)
-    rest = forecast_mb(bare, photos=photos, height=height, width=width)
+    rest = forecast_mb(bare, photos=photos, height=height, width=width, place=place)
     fits = int((0.85 * available_mb - rest) / (max(need - rest, 1) / plan.limit))
-    ways = [f"--max-gaussians {fits // 1000 * 1000}"] if fits >= 5_000 else []
+    helps = place != "host" and fits >= 5_000
+    ways = [f"--max-gaussians {fits // 1000 * 1000}"] if helps else []
     ways.append(
         f"--downscale {max(2, math.ceil(math.sqrt(need / max(1.0, 0.5 * available_mb))))} or more"
     )
     raise InputError(
-        f"the run needs about {need} MB of memory and {available_mb:.0f} MB are free; "
+        f"the run needs about {need} MB of {what} and {available_mb:.0f} MB are free; "
         f"use {' or '.join(ways)}"
     )
 

@@ -4,7 +4,7 @@ import dataclasses
 import typing
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,12 +12,14 @@ import numpy as np
 import optax
 from flax import struct
 from jax import Array
+from jax.sharding import Mesh
 from jaxtyping import Float, PRNGKeyArray
 
 from lumefield import fields, render
 from lumefield.apps._batches import Batch
+from lumefield.apps._devices import mean_over_cameras
 from lumefield.apps._poses import refined_pose
-from lumefield.fields import Gaussians, Stats
+from lumefield.fields import Gaussians, Splatting, Stats
 from lumefield.fit import TrainState, forget, scaled_adam
 
 Densify = Literal["mcmc", "adc"]
@@ -35,6 +37,15 @@ class SplatScene:
     """Per training photo: twist (translation, rotation) in the camera frame; n = 0 without."""
     probe: Float[Array, "m 2"]
     """Zeros whose gradient is the AbsGS statistic; m = 0 for relocation."""
+
+
+class _Drawn(NamedTuple):
+    """What a camera sees of a scene: Gaussians ready to be drawn, and the rest as it is."""
+
+    gaussians: Splatting
+    exposure: Array
+    pose: Array
+    probe: Array
 
 
 @dataclass(frozen=True)
@@ -98,7 +109,13 @@ def optimizer(recipe: Recipe, scene: SplatScene) -> optax.GradientTransformation
 
 
 def make_loss(
-    recipe: Recipe, *, height: int, width: int, degree: int, precondition: Array | None = None
+    recipe: Recipe,
+    *,
+    height: int,
+    width: int,
+    degree: int,
+    precondition: Array | None = None,
+    mesh: Mesh | None = None,
 ) -> Any:  # noqa: ANN401
     """The loss of a batch of photos at one size and SH degree, in the form ``fit`` wants.
 
@@ -108,13 +125,12 @@ def make_loss(
         width: Columns.
         degree: Of the spherical harmonics.
         precondition: (n, 6, 6) from the numbers of the scene to twists of the training photos.
+        mesh: Devices among which the cameras of a batch are divided; None for one.
     """
     k = (degree + 1) ** 2
     options = render.SplatOptions(antialiased=recipe.antialiased)
 
-    def one(scene: SplatScene, batch: Batch, key: PRNGKeyArray) -> tuple[Array, Array]:
-        g = scene.gaussians.activate()
-        g["sh"] = g["sh"][:, :k]
+    def one(scene: _Drawn, batch: Batch, key: PRNGKeyArray) -> tuple[Array, Array]:
         pose = batch.world_from_cam
         if scene.pose.shape[0]:
             twist = scene.pose[batch.index]
@@ -127,7 +143,7 @@ def make_loss(
         ground, truth = _background(recipe, batch, key)
         probe = scene.probe if scene.probe.shape[0] else None
         rgb, opacity = render.rasterize_rgb(
-            **g, camera=camera, background=ground, options=options, probe=probe
+            **scene.gaussians, camera=camera, background=ground, options=options, probe=probe
         )
         if scene.exposure.shape[0]:
             tone = scene.exposure[batch.index]
@@ -141,15 +157,16 @@ def make_loss(
         mse = jnp.mean(jax.lax.stop_gradient(weight * error**2))
         return value, mse
 
+    mean = mean_over_cameras(one, mesh)
+
     def loss(
         scene: SplatScene, aux: Stats, batch: Batch, key: PRNGKeyArray, step: Array
     ) -> tuple[Array, tuple[Stats, dict[str, Array]]]:
         del step
-        cameras = batch.index.shape[0]
-        keys = jax.random.split(key, cameras)
-        parts = [one(scene, Batch(*(leaf[i] for leaf in batch)), keys[i]) for i in range(cameras)]
-        value = sum(p[0] for p in parts) / cameras
-        mse = sum(p[1] for p in parts) / cameras
+        g = scene.gaussians.activate()
+        g["sh"] = g["sh"][:, :k]
+        drawn = _Drawn(g, scene.exposure, scene.pose, scene.probe)
+        value, mse = mean(drawn, batch, jax.random.split(key, batch.index.shape[0]))
         if recipe.densify == "mcmc":
             used = jnp.maximum(aux.used, 1).astype(jnp.float32)
             g = scene.gaussians

@@ -1,6 +1,7 @@
 """The splat method as a job: its plan, its batches, its file."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -8,9 +9,10 @@ from typing import Any
 
 import numpy as np
 from jax import Array
+from jax.sharding import Mesh
 from numpy.typing import NDArray
 
-from lumefield.apps import _plan, _splat
+from lumefield.apps import _devices, _plan, _splat
 from lumefield.apps._batches import Views, shuffled
 from lumefield.apps._capture_type import Capture
 from lumefield.apps._frame import WorldFrame
@@ -32,14 +34,9 @@ def prepare_splats(settings: Train, photos: Capture, stored: Mapping[str, Any]) 
     Raises:
         InputError: If that needs more memory than there is.
     """
+    mesh = _devices.chosen_mesh(settings)
     plan = _chosen_plan(settings, photos, stored)
-    memory = _plan.check_memory(
-        plan,
-        photos=len(photos.names),
-        height=photos.height,
-        width=photos.width,
-        available_mb=_plan.available_mb(),
-    )
+    memory = _memory(plan, photos)
     recipe = _recipe(settings, plan, photos)
     # Runs of before there were preconditioners keep their meaning.
     if settings.refine_poses and stored.get("recipe", {}).get("preconditioned", not stored):
@@ -49,7 +46,9 @@ def prepare_splats(settings: Train, photos: Capture, stored: Mapping[str, Any]) 
 
     def stages() -> tuple[Stage, ...]:
         matrices = preconditioners(photos, frame) if recipe.preconditioned else None
-        return tuple(_stage(settings, photos, frame, recipe, s, matrices) for s in plan.stages)
+        return tuple(
+            _stage(settings, photos, frame, recipe, s, matrices, mesh) for s in plan.stages
+        )
 
     def count(state: TrainState) -> int:
         return int(state.aux.used)
@@ -59,7 +58,7 @@ def prepare_splats(settings: Train, photos: Capture, stored: Mapping[str, Any]) 
         return {"gaussians": count(state)}
 
     def draw(state: TrainState) -> Any:  # noqa: ANN401
-        g = _splat.bake(state.scene)
+        g = _splat.bake(_devices.on_one(state.scene, mesh))
 
         def one(camera: Camera, size: tuple[int, int]) -> Any:  # noqa: ANN401
             return _splat.draw(g, *camera, level, size, recipe.antialiased)
@@ -95,7 +94,27 @@ def prepare_splats(settings: Train, photos: Capture, stored: Mapping[str, Any]) 
         facts=facts,
         draw=draw,
         save=save,
+        placed=partial(_devices.everywhere, mesh=mesh),
     )
+
+
+def _memory(plan: Plan, photos: Capture) -> str:
+    """What the run needs of the host and, where there is one, of the accelerator."""
+    check = partial(
+        _plan.check_memory,
+        plan,
+        photos=len(photos.names),
+        height=photos.height,
+        width=photos.width,
+    )
+    host, device = _plan.available_mb(), _devices.free_mb()
+    if device is None:
+        return check(available_mb=host)
+    lines = (
+        check(available_mb=host, place="host"),
+        check(available_mb=device if math.isfinite(device) else None, place="device"),
+    )
+    return "\n".join(lines)
 
 
 def splats_of(state: TrainState, recipe: _splat.Recipe, frame: WorldFrame) -> Splats:
@@ -121,6 +140,7 @@ def _stage(
     recipe: _splat.Recipe,
     stage: _plan.StagePlan,
     precondition: Array | None,
+    mesh: Mesh | None,
 ) -> Stage:
     train = photos.train
     views = Views.of(photos, frame, train, stage.factor)
@@ -128,7 +148,7 @@ def _stage(
 
     def batches(first: int, count: int) -> Any:  # noqa: ANN401
         index = shuffled(seed, len(train), first * cameras, count * cameras)
-        return views.batch(index.reshape(count, cameras))
+        return _devices.divided(views.batch(index.reshape(count, cameras)), mesh)
 
     loss = _splat.make_loss(
         recipe,
@@ -136,6 +156,7 @@ def _stage(
         width=views.width,
         degree=stage.degree,
         precondition=precondition,
+        mesh=mesh,
     )
     return Stage(stage.until, loss, batches)
 

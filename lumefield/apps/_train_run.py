@@ -36,6 +36,7 @@ METHODS: dict[str, Prepare] = {
     "nerf": prepare_radiance,
     "mipnerf360": prepare_radiance,
     "ngp": prepare_radiance,
+    "zipnerf": prepare_radiance,
     "kplanes": prepare_radiance,
 }
 """Word of ``--method`` -> what sets it to work."""
@@ -93,7 +94,7 @@ class Session:
             with TrainBar(job.steps, int(self.state.step), job.noun) as bar:
                 self._bar, self._tick = bar, time.perf_counter()
                 fit(
-                    self.state,
+                    job.placed(self.state),
                     job.stages(),
                     job.optimizer(self.state.scene),
                     chunk=job.chunk,
@@ -135,7 +136,7 @@ class Session:
             "seconds": round(self.seconds, 2),
             **made,
             "peak_rss_mb": peak_rss_mb(),
-            "backend": f"{jax.default_backend()}/{'native' if native.load() else 'xla'}",
+            "backend": f"{jax.default_backend()}/{native.backend_on(jax.default_backend())}",
             "versions": versions(),
             "timings": {**self.timings, "training": round(self.seconds, 2)},
         }
@@ -243,7 +244,7 @@ class Session:
         settings = {
             k: str(v.resolve()) if isinstance(v, Path) else v
             for k, v in dataclasses.asdict(self.settings).items()
-            if k not in ("out", "resume", "overwrite", "threads")
+            if k not in ("out", "resume", "overwrite", "threads", "devices")
         }
         return {
             "settings": settings,

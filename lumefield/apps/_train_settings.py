@@ -19,7 +19,7 @@ class Train:
     """Folder of photos, video file, COLMAP model, transforms.json, or LLFF folder."""
     out: Path
     """Folder of the run: scene, report, checkpoints."""
-    method: Literal["splat", "nerf", "mipnerf360", "ngp", "kplanes"] = "splat"
+    method: Literal["splat", "nerf", "mipnerf360", "ngp", "zipnerf", "kplanes"] = "splat"
     """What to train: Gaussians, or a radiance field of this kind."""
     quality: Literal["draft", "standard", "best"] = "standard"
     """The one dial: time, size and fidelity follow from it."""
@@ -53,6 +53,8 @@ class Train:
     """The 2D filter of Mip-Splatting; the file says so, and viewers must know it."""
     cameras_per_step: int = 1
     """Photos per step."""
+    devices: int | None = None
+    """Divide the photos of a step among so many devices; all accelerators when not given."""
     threads: int | None = None
     """Threads to use; all cores when not given."""
 
@@ -110,16 +112,17 @@ def restored(settings: Train, stored: Mapping[str, object]) -> Train:
 
 
 _DEFAULTS = {f.name: f.default for f in dataclasses.fields(Train)}
-_SPLAT_ONLY = ("max_gaussians", "densify", "antialiased", "cameras_per_step")
+_SPLAT_ONLY = ("max_gaussians", "densify", "antialiased", "cameras_per_step", "devices")
 _RADIANCE_ONLY = ("appearance", "depth_weight")
 _RANGES = {
     "steps": (1, 10_000_000),
     "max_gaussians": (1, 100_000_000),
     "cameras_per_step": (1, 64),
+    "devices": (1, 64),
     "seed": (0, 2**32 - 1),
     "depth_weight": (0.0, 1e3),
 }
 """Flag -> least and most."""
-_FREE = ("input", "out", "steps", "threads", "resume", "overwrite")
+_FREE = ("input", "out", "steps", "threads", "devices", "resume", "overwrite")
 _KEPT = {f.name: f.default for f in dataclasses.fields(Train) if f.name not in _FREE}
 """Settings that a resumed run keeps -> their default."""
