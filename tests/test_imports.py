@@ -10,7 +10,17 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "lumefield"
 RANK = {"errors": -1, "native": 0, "fields": 1, "render": 1, "fit": 2, "codecs": 3, "apps": 4}
 HEAVY = ("jax", "jaxlib", "flax", "optax", "torch", "open3d", "scipy", "pycolmap", "trimesh")
-COMMANDS = ("_train", "_fit", "_evaluate", "_render", "_export", "_demo", "_inspect", "_doctor")
+COMMANDS = (
+    "_train",
+    "_fit",
+    "_evaluate",
+    "_render",
+    "_view",
+    "_export",
+    "_demo",
+    "_inspect",
+    "_doctor",
+)
 
 
 def imported(node: ast.AST) -> list[str]:

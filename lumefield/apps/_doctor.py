@@ -52,7 +52,7 @@ def doctor(settings: Doctor) -> None:
 def examine() -> dict[str, Any]:
     """Everything ``doctor`` tells, as JSON-able values; sizes in bytes."""
     accelerator = _accelerator()
-    kernels = _kernels()
+    kernels, warp = _kernels(), _warp(accelerator)
     return {
         "lumefield": __version__,
         "python": f"{platform.python_version()} ({sys.executable})",
@@ -67,8 +67,9 @@ def examine() -> dict[str, Any]:
         },
         "accelerator": accelerator,
         "kernels": kernels,
+        "warp": warp,
         "caches": {str(f): _size(f) for f in _cache_folders(kernels)},
-        "advice": _advice(accelerator, kernels),
+        "advice": _advice(accelerator, kernels, warp),
     }
 
 
@@ -86,6 +87,7 @@ def describe(found: dict[str, Any]) -> str:
         ("memory", f"{_human(total)}, {_human(free)} available"),
         ("accelerator", gpu["reason"]),
         ("kernels", f"{_backend(kernels)} - {kernels['reason']}"),
+        ("gpu kernels", found["warp"]["reason"]),
         *(("caches", f"{folder} ({_human(size)})") for folder, size in found["caches"].items()),
         *(("advice", line) for line in found["advice"]),
     ]
@@ -167,15 +169,38 @@ def _kernels() -> dict[str, Any]:
         return {"backend": "xla", "reason": f"the native loader cannot be used: {error}"}
 
 
+def _warp(accelerator: dict[str, Any]) -> dict[str, str]:
+    """Whether kernels for NVIDIA GPUs can be used; "missing" is what they still need, or ""."""
+    try:
+        from lumefield import native
+
+        missing = native.warp_missing()
+    except (ImportError, AttributeError) as error:
+        missing = f"the native loader cannot be used: {error}"
+    if missing:
+        return {"missing": missing, "reason": f"warp - not available: {missing}"}
+    if not accelerator["devices"]:
+        reason = "warp - installed; used on an NVIDIA GPU, and none is seen here"
+    elif any("cuda" in name for name in accelerator["plugins"]):
+        reason = "warp - installed, used on the GPU"
+    else:
+        reason = "warp - installed, but jax has no plugin for the GPU"
+    return {"missing": "", "reason": reason}
+
+
 def _backend(kernels: dict[str, Any]) -> str:
     isa = kernels.get("isa", "") if kernels["backend"] == "native" else ""
     return f"native ({isa})" if isa else kernels["backend"]
 
 
-def _advice(accelerator: dict[str, Any], kernels: dict[str, Any]) -> list[str]:
+def _advice(
+    accelerator: dict[str, Any], kernels: dict[str, Any], warp: dict[str, str]
+) -> list[str]:
     lines: list[str] = []
     if accelerator["devices"] and not accelerator["plugins"]:
         lines.append("for the GPU: pip install 'lumefield[cuda]'")
+    elif accelerator["devices"] and warp["missing"]:
+        lines.append(f"for fast kernels on the GPU: {warp['missing']}")
     if kernels["backend"] != "native" and kernels.get("isa") != "none":
         how = (
             "see the reason above"

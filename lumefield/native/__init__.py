@@ -1,7 +1,8 @@
 """The C++ kernels: sources, build, load, register. Ground floor under ``fields`` and ``render``.
 
 In: nothing but this machine. Out: XLA FFI targets named ``lumefield_<Symbol>`` on the CPU platform,
-and a report of which build is active and why. Imports no other room; jax only when kernels load.
+a call for kernels written in NVIDIA Warp, and a report of which of them are active and why.
+Imports no other room; jax and warp only when kernels load.
 Oracle: ``tests/render``, where every kernel is compared with its float64 twin.
 """
 
@@ -11,3 +12,8 @@ from lumefield.native._loader import call as call
 from lumefield.native._loader import load as load
 from lumefield.native._loader import status as status
 from lumefield.native._loader import threads as threads
+from lumefield.native._warp import backend_on as backend_on
+from lumefield.native._warp import warp_available as warp_available
+from lumefield.native._warp import warp_call as warp_call
+from lumefield.native._warp import warp_missing as warp_missing
+from lumefield.native._warp import warp_on_gpu as warp_on_gpu

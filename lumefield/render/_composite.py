@@ -6,7 +6,9 @@ Front to back over the Gaussians of a pixel, T transmittance, o opacity:
     image += T alpha value;  T <- T (1 - alpha);  the pixel stops once T <= 1e-4
 """
 
-from typing import Literal, get_args
+import functools
+from collections.abc import Callable
+from typing import Any, Literal, TypeVar, get_args
 
 import jax
 import jax.numpy as jnp
@@ -14,24 +16,31 @@ from jax import Array, lax
 from jax.typing import DTypeLike
 from jaxtyping import Float
 
-from lumefield.render import _native, _xla
+from lumefield import native as ground
+from lumefield.render import _native, _warp, _xla
+from lumefield.render._channels import CHANNELS
 from lumefield.render._reference import composite_reference
 
-Backend = Literal["auto", "native", "xla", "reference"]
-"""``auto`` takes the C++ kernels on a CPU when they are there, and XLA everywhere else."""
+Backend = Literal["auto", "native", "warp", "xla", "reference"]
+"""``auto`` takes the C++ kernels on a CPU and the Warp kernels on an NVIDIA GPU, where they are
+there, and XLA everywhere else."""
+
+_Result = TypeVar("_Result")
 
 
 def choose_backend(backend: str, dtype: DTypeLike) -> str:
-    """Resolve ``auto`` to ``native``, ``xla`` or ``platform`` (decided at lowering).
+    """Resolve ``auto`` to ``native``, ``xla`` or ``platform`` (see ``by_platform``).
 
     Raises:
-        ValueError: If the backend is unknown, or ``native`` cannot do what is asked.
+        ValueError: If the backend is unknown, or ``native`` or ``warp`` cannot do what is asked.
     """
     if backend not in get_args(Backend):
         raise ValueError(f"backend={backend!r}, expected one of {get_args(Backend)}")
     single = dtype == jnp.float32
-    if backend == "native" and not single:
-        raise ValueError(f"backend='native' with {dtype} arrays, expected float32; use 'xla'")
+    if backend in ("native", "warp") and not single:
+        raise ValueError(f"backend={backend!r} with {dtype} arrays, expected float32; use 'xla'")
+    if backend == "warp" and not ground.warp_available():
+        raise ValueError(f"backend='warp', but {ground.warp_missing()}, or use 'auto'")
     if backend == "native" and not _native.available():
         raise ValueError(
             "backend='native', but no native library could be loaded; `lumefield doctor` says why, "
@@ -39,10 +48,27 @@ def choose_backend(backend: str, dtype: DTypeLike) -> str:
         )
     if backend != "auto":
         return backend
-    if not (single and _native.available()):
+    if not single:
         return "xla"
     # On a CPU-only process the answer is known now; elsewhere each platform lowers its own branch.
-    return "native" if jax.default_backend() == "cpu" else "platform"
+    if jax.default_backend() == "cpu":
+        return "native" if _native.available() else "xla"
+    return "platform"
+
+
+def by_platform(
+    *inputs: Array,
+    native: Callable[..., _Result],
+    warp: Callable[..., _Result],
+    xla: Callable[..., _Result],
+) -> _Result:
+    """What ``auto`` runs where there is an accelerator: decided when code is made for a device."""
+    branches: dict[str, Any] = {"default": xla}
+    if _native.available():
+        branches["cpu"] = native
+    if jax.default_backend() in ("gpu", "cuda") and ground.warp_on_gpu():
+        branches["cuda"] = warp
+    return lax.platform_dependent(*inputs, **branches)
 
 
 def composite_gaussians(
@@ -75,9 +101,9 @@ def composite_gaussians(
         width: Columns of the image.
         probe: (*b, N, 2) zeros or None. It changes nothing; its gradient is the sum over pixels of
             |dL/dxy| (AbsGS, Ye et al. 2024), which densification uses. At most 8 channels with it:
-            the native kernel takes more in groups, and absolute values of groups do not add up.
-        backend: ``auto``, ``native`` (C++, CPU, float32), ``xla`` or ``reference`` (dense; its
-            probe gets no gradient).
+            kernels take more in groups, and absolute values of groups do not add up.
+        backend: ``auto``, ``native`` (C++, CPU, float32), ``warp`` (NVIDIA GPU, and slowly the
+            CPU; float32), ``xla`` or ``reference`` (dense; its probe gets no gradient).
 
     Returns:
         (*b, H, W, C) sum of T alpha value, no background; (*b, H, W) transmittance in [0, 1].
@@ -121,10 +147,10 @@ def _check(arrays: tuple[Array, ...], height: int, width: int) -> None:
             raise ValueError(
                 f"{name} is {array.dtype} and xy {xy.dtype}, expected one float type; use astype"
             )
-    if len(arrays) == len(names) and values.shape[-1] > _native.CHANNELS[-1]:
+    if len(arrays) == len(names) and values.shape[-1] > CHANNELS[-1]:
         raise ValueError(
             f"values has {values.shape[-1]} channels beside a probe, expected at most "
-            f"{_native.CHANNELS[-1]}; composite the others in a second call without probe"
+            f"{CHANNELS[-1]}; composite the others in a second call without probe"
         )
     if height < 1 or width < 1:
         raise ValueError(f"height={height}, width={width}, expected at least one pixel")
@@ -138,14 +164,6 @@ def _unbatched(chosen: str, *arrays: Array, height: int, width: int) -> tuple[Ar
         return image, jnp.ones((height, width), dtype)
     if chosen == "reference":
         return composite_reference(*arrays[:5], **size)[:2]
-    if chosen == "platform":
-
-        def native(*arrays: Array) -> tuple[Array, Array]:
-            return _native.composite(*arrays, **size)
-
-        def xla(*arrays: Array) -> tuple[Array, Array]:
-            return _xla.composite(*arrays, **size)
-
-        return lax.platform_dependent(*arrays, cpu=native, default=xla)
-    backend = _native if chosen == "native" else _xla
-    return backend.composite(*arrays, **size)
+    backends = {"native": _native, "warp": _warp, "xla": _xla}
+    runs = {name: functools.partial(kernel.composite, **size) for name, kernel in backends.items()}
+    return by_platform(*arrays, **runs) if chosen == "platform" else runs[chosen](*arrays)

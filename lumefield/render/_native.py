@@ -13,9 +13,7 @@ import numpy as np
 from jax import Array
 
 from lumefield import native
-
-CHANNELS = (1, 2, 3, 4, 8)
-"""Numbers of channels the compositing kernel is compiled for; more are done eight at a time."""
+from lumefield.render._channels import in_groups
 
 
 def available() -> bool:
@@ -189,21 +187,12 @@ def composite(
     Returns:
         (H, W, C) image and (H, W) transmittance.
     """
-    channels = values.shape[1]
     absolute = probe is not None
     probe = jnp.zeros_like(xy) if probe is None else probe
     geometry = (xy, factor, opacities, depth)
-    images: list[Array] = []
-    trans = None
-    for first in range(0, max(channels, 1), CHANNELS[-1]):
-        part = values[:, first : first + CHANNELS[-1]]
-        width_of_part = part.shape[1]
-        padded = next(c for c in CHANNELS if c >= width_of_part)
-        part = jnp.pad(part, ((0, 0), (0, padded - width_of_part)))
-        done: Any = _composite(*geometry, part, probe, height, width, absolute)
-        image, t = done
-        images.append(image[..., :width_of_part])
-        # The transmittance of the later groups is the same numbers: one carries the gradient.
-        trans = t if trans is None else trans
-    assert trans is not None, "the loop runs at least once"
-    return (images[0] if len(images) == 1 else jnp.concatenate(images, -1)), trans
+
+    def part(values: Array) -> tuple[Array, Array]:
+        done: Any = _composite(*geometry, values, probe, height, width, absolute)
+        return done
+
+    return in_groups(part, values)

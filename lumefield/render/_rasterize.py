@@ -6,21 +6,21 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Float
 
-from lumefield.render import _native
+from lumefield.render import _native, _project_warp
 from lumefield.render._cameras import Cameras
-from lumefield.render._composite import Backend, choose_backend, composite_gaussians
+from lumefield.render._composite import Backend, by_platform, choose_backend, composite_gaussians
 from lumefield.render._project import Projected, project
 from lumefield.render._reference import project_reference
 from lumefield.render._sh import degree_of
 
 _Arrays = tuple[Array, Array, Array, Array, Array]
 
-_NATIVE_SH = 16
-"""Coefficients the native projection knows (degree 3); more are projected by XLA."""
+_KERNEL_SH = 16
+"""Coefficients that the native and warp projections know (degree 3); XLA projects more."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -261,6 +261,9 @@ def _project_one(gaussians: _Arrays, camera: Cameras, options: SplatOptions) -> 
     def native(*inputs: Array) -> Projected:
         return Projected(*_native.project(*inputs, **static))
 
+    def warp(*inputs: Array) -> Projected:
+        return Projected(*_project_warp.project(*inputs, **static))
+
     def xla(*inputs: Array) -> Projected:
         return project(*inputs, model=camera.model, **static)
 
@@ -269,11 +272,11 @@ def _project_one(gaussians: _Arrays, camera: Cameras, options: SplatOptions) -> 
         pose = (camera.world_from_cam, camera.focal, camera.centre)
         return project_reference(*gaussians, *pose, model=camera.model, **static)
     n, k = gaussians[4].shape[:2]
-    if chosen == "xla" or camera.model != "pinhole" or n == 0 or k > _NATIVE_SH:
+    if chosen == "xla" or camera.model != "pinhole" or n == 0 or k > _KERNEL_SH:
         return xla(*inputs)
     if chosen == "platform":
-        return lax.platform_dependent(*inputs, cpu=native, default=xla)
-    return native(*inputs)
+        return by_platform(*inputs, native=native, warp=warp, xla=xla)
+    return warp(*inputs) if chosen == "warp" else native(*inputs)
 
 
 def _composite_one(

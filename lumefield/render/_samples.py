@@ -10,12 +10,15 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Float
 
+from lumefield.render._ray_backends import on_rays
 from lumefield.render._spec import T_MIN
 
 _Pair = tuple[Array, Array]
 
 
-def composite_samples(tau: Array, values: Array) -> tuple[Float[Array, "r c"], Float[Array, "r"]]:
+def composite_samples(
+    tau: Array, values: Array, *, backend: str = "auto"
+) -> tuple[Float[Array, "r c"], Float[Array, "r"]]:
     """Composite samples front to back along rays.
 
     One scan over samples each way; the backward keeps a residual instead of the weights, so that
@@ -24,12 +27,13 @@ def composite_samples(tau: Array, values: Array) -> tuple[Float[Array, "r c"], F
     Args:
         tau: (S, R) optical depth, density times step, >= 0; 0 pads short rays.
         values: (S, R, C) channels of the samples, near to far.
+        backend: "warp" (NVIDIA GPU, and slowly the CPU; float32), "xla" or "auto".
 
     Returns:
         (R, C) sum of w value, no background; (R,) transmittance in [0, 1].
 
     Raises:
-        ValueError: If the shapes or dtypes do not fit.
+        ValueError: If the shapes or dtypes do not fit or the backend cannot do it.
 
     Example:
         >>> out, t = composite_samples(jnp.ones((4, 2)), jnp.ones((4, 2, 3)))
@@ -43,7 +47,14 @@ def composite_samples(tau: Array, values: Array) -> tuple[Float[Array, "r c"], F
         )
     if tau.dtype != values.dtype:
         raise ValueError(f"tau is {tau.dtype}, values {values.dtype}, expected one float type")
-    return _composite(tau, values)
+    warp = _by_warp if tau.size else _composite
+    return on_rays(backend, tau.dtype, tau, values, warp=warp, xla=_composite)
+
+
+def _by_warp(tau: Array, values: Array) -> _Pair:
+    from lumefield.render import _warp_samples  # loads warp
+
+    return _warp_samples.composite_samples(tau, values)
 
 
 @jax.custom_vjp

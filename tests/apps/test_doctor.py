@@ -35,7 +35,7 @@ def test_text_names_every_part(capsys: pytest.CaptureFixture[str]):
     text = capsys.readouterr().out
     for name in ("lumefield", "python", "packages", "processor", "cores", "memory", "accelerator"):
         assert f"\n{name}" in f"\n{text}"
-    for name in ("kernels", "caches", "advice"):
+    for name in ("kernels", "gpu kernels", "caches", "advice"):
         assert f"\n{name}" in text
 
 
@@ -81,6 +81,52 @@ def test_an_unused_gpu_and_a_missing_package_are_told(monkeypatch: pytest.Monkey
     assert "for the GPU: pip install 'lumefield[cuda]'" in found["advice"]
     assert "missing packages: pip install no-such-package" in found["advice"]
     assert "no-such-package MISSING" in _doctor.describe(found)
+
+
+@pytest.mark.parametrize(
+    ("devices", "plugins", "missing", "reason", "advice"),
+    [
+        ([], [], "not there; get it", "warp - not available: not there; get it", ""),
+        ([], [], "", "warp - installed; used on an NVIDIA GPU, and none is seen here", ""),
+        (["nvidia0"], [], "", "installed, but jax has no plugin for the GPU", "for the GPU: pip"),
+        (["nvidia0"], ["jax_cuda12_plugin"], "", "warp - installed, used on the GPU", ""),
+        (
+            ["nvidia0"],
+            ["jax_cuda12_plugin"],
+            "not there; get it",
+            "warp - not available",
+            "for fast kernels on the GPU: not there; get it",
+        ),
+    ],
+)
+def test_it_says_whether_the_gpu_kernels_are_used_and_what_they_still_need(
+    devices: list[str],
+    plugins: list[str],
+    missing: str,
+    reason: str,
+    advice: str,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    seen = {"devices": devices, "plugins": plugins, "reason": ""}
+    monkeypatch.setattr(_doctor, "_accelerator", lambda: seen)
+    monkeypatch.setattr(native, "warp_missing", lambda: missing)
+    found = _doctor.examine()
+    assert found["warp"]["missing"] == missing
+    assert reason in _doctor.describe(found)
+    told = [line for line in found["advice"] if "GPU" in line]
+    assert len(told) == bool(advice)
+    assert all(line.startswith(advice) for line in told)
+
+
+def test_a_loader_that_cannot_be_imported_leaves_the_gpu_kernels_out(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    def broken() -> str:
+        raise ImportError("no such library")
+
+    monkeypatch.setattr(native, "warp_missing", broken)
+    found = _doctor.examine()["warp"]
+    assert found["missing"] == "the native loader cannot be used: no such library"
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,16 @@ needs_native = pytest.mark.skipif(
 every_d = pytest.mark.parametrize("d", [2, 3, 4])
 
 
+@pytest.fixture(params=["native", "warp"])
+def kernels(request: pytest.FixtureRequest) -> str:
+    """Backends that have kernels of their own, where they can run."""
+    if request.param == "native" and native.status().backend != "native":
+        pytest.skip(f"no native kernels: {native.status().reason}")
+    if request.param == "warp" and not native.warp_available():
+        pytest.skip(native.warp_missing())
+    return request.param
+
+
 def arrays(levels: Levels, n: int, dtype: Any = jnp.float32, seed: int = 0) -> tuple[Any, ...]:
     """A table, points inside and a little outside, cotangents, and two directions."""
     draw = np.random.default_rng(seed)
@@ -53,27 +63,25 @@ def all_six(levels: Levels, backend: str) -> Callable[..., list[jax.Array]]:
     return run
 
 
-@needs_native
 @every_d
-def test_kernels_are_the_twin(d: int):
+def test_kernels_are_the_twin(d: int, kernels: str):
     levels = LEVELS[d]
     assert levels.dense(0)
     assert not levels.dense(len(levels.cells) - 1)
     table, x, g, _, v = arrays(levels, 333)
-    fast = all_six(levels, "native")(table, x, g, v)
+    fast = all_six(levels, kernels)(table, x, g, v)
     slow = all_six(levels, "xla")(table, x, g, v)
     for a, b in zip(fast, slow, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=2e-6 * float(jnp.abs(b).max()))
-    alone = all_six(levels, "native")(table, x[-1:], g[-1:], v[-1:])
+    alone = all_six(levels, kernels)(table, x[-1:], g[-1:], v[-1:])
     for k in (0, 1, 4, 5):
         np.testing.assert_array_equal(alone[k], fast[k][-1:])
 
 
-@needs_native
-def test_kernels_agree_with_the_twin_in_float64():
+def test_kernels_agree_with_the_twin_in_float64(kernels: str):
     levels = LEVELS[3]
     given = arrays(levels, 200)
-    fast = all_six(levels, "native")(*given[:3], given[4])
+    fast = all_six(levels, kernels)(*given[:3], given[4])
     with jax.enable_x64(True):
         exact = [jnp.asarray(a, jnp.float64) for a in given]
         slow = all_six(levels, "xla")(*exact[:3], exact[4])
@@ -81,6 +89,27 @@ def test_kernels_agree_with_the_twin_in_float64():
         for a, b in zip(fast, slow, strict=True):
             # The place in a cell is known to about 1e-6 cells; slopes are in cells a unit.
             np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * float(jnp.abs(b).max()))
+
+
+def test_code_for_an_nvidia_gpu_calls_the_warp_kernels(monkeypatch: pytest.MonkeyPatch):
+    if not native.warp_available():
+        pytest.skip(native.warp_missing())
+    levels = LEVELS[3]
+    table, x, *_ = arrays(levels, 5)
+
+    def energy(table: Any, x: Any) -> jax.Array:
+        return jnp.sum(encode(table, x, levels) ** 2)
+
+    def calls(there: bool) -> list[bool]:
+        monkeypatch.setattr("lumefield.native._warp.warp_on_gpu", lambda: there)
+        traced = jax.jit(jax.grad(energy, (0, 1))).trace(table, x)
+        text = traced.lower(lowering_platforms=("cuda",)).as_text()
+        return [
+            f"custom_call @kernels__locals__{k}" in text for k in ("gather", "scatter", "slope")
+        ]
+
+    assert calls(there=True) == [True] * 3
+    assert calls(there=False) == [False] * 3
 
 
 @needs_native
@@ -120,8 +149,7 @@ def test_gradients_are_finite_differences(backend: str):
         np.testing.assert_allclose(jnp.sum(of_table * other), value(other, x), rtol=1e-9)
 
 
-@needs_native
-def test_the_gradient_of_an_eikonal_loss_is_that_of_the_twin():
+def test_the_gradient_of_an_eikonal_loss_is_that_of_the_twin(kernels: str):
     levels = LEVELS[3]
     table, x, *_ = arrays(levels, 100)
 
@@ -132,12 +160,11 @@ def test_the_gradient_of_an_eikonal_loss_is_that_of_the_twin():
         return jnp.mean((jnp.linalg.norm(jax.grad(distance)(x), axis=-1) - 1) ** 2)
 
     gradient = jax.jit(jax.grad(loss, argnums=(0, 1)), static_argnums=2)
-    for a, b in zip(gradient(table, x, "native"), gradient(table, x, "xla"), strict=True):
+    for a, b in zip(gradient(table, x, kernels), gradient(table, x, "xla"), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5 * float(jnp.abs(b).max()))
 
 
-@needs_native
-def test_forward_over_reverse_and_third_derivatives_are_those_of_the_twin():
+def test_forward_over_reverse_and_third_derivatives_are_those_of_the_twin(kernels: str):
     levels = LEVELS[2]
     table, x, _, u, v = arrays(levels, 8)
 
@@ -151,7 +178,7 @@ def test_forward_over_reverse_and_third_derivatives_are_those_of_the_twin():
         return jax.vjp(turned, x)[1](v)[0]
 
     run = jax.jit(third, static_argnums=2)
-    a, b = run(table, x, "native"), run(table, x, "xla")
+    a, b = run(table, x, kernels), run(table, x, "xla")
     np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5 * float(jnp.abs(b).max()))
 
 
@@ -176,13 +203,13 @@ def test_not_a_number_stays_in_its_row(backend: str):
     np.testing.assert_array_equal(got[jnp.array([0, 1, 4])], clean[jnp.array([0, 1, 4])])
 
 
-def test_vmap_is_a_loop_over_points_and_over_tables():
+def test_vmap_is_a_loop_over_points_and_over_tables(kernels: str):
     levels = LEVELS[2]
     table, x, *_ = arrays(levels, 12)
     tables, points = jnp.stack([table, 2 * table]), x.reshape(2, 6, 2)
 
     def energy(table: Any, x: Any) -> jax.Array:
-        return jnp.sum(encode(table, x, levels) ** 2)
+        return jnp.sum(encode(table, x, levels, backend=kernels) ** 2)
 
     for axes in ((None, 0), (0, 0), (0, None)):
         given = (tables if axes[0] == 0 else table, points if axes[1] == 0 else x)
@@ -237,9 +264,11 @@ def test_shapes_that_do_not_fit_are_refused():
         encode(table[1:], x, levels)
     with pytest.raises(ValueError, match=r"x has shape \(4, 2\), expected \(\*s, 3\)"):
         encode(table, x[:, :2], levels)
-    with pytest.raises(ValueError, match="backend='gpu', expected auto"):
+    with pytest.raises(ValueError, match="backend='gpu', expected auto, native, warp or xla"):
         encode(table, x, levels, backend="gpu")
     with pytest.raises(ValueError, match="backend='native' with float16"):
         encode(table.astype(jnp.float16), x, levels, backend="native")
+    with pytest.raises(ValueError, match="backend='warp' with float16"):
+        encode(table.astype(jnp.float16), x, levels, backend="warp")
     with pytest.raises(ValueError, match="shape is for 3 coordinates, expected 2"):
         HashGrid(2, 3, shape=levels, rngs=nnx.Rngs(0))

@@ -11,6 +11,7 @@ import pytest
 from lumefield import native, render
 from lumefield.render._composite import choose_backend
 from lumefield.render._reference import composite_reference, project_reference
+from lumefield.render._warp import composite as composite_warp
 from lumefield.render._xla import composite as composite_xla
 
 H, W, N, F = 29, 37, 64, 2
@@ -28,10 +29,12 @@ SETTINGS: dict[str, Any] = {
 }
 
 
-@pytest.fixture(params=["xla", "native"])
+@pytest.fixture(params=["xla", "native", "warp"])
 def backend(request):
     if request.param == "native" and not native.load():
         pytest.skip(f"native kernels are not available: {native.status().reason}")
+    if request.param == "warp" and not native.warp_available():
+        pytest.skip(native.warp_missing())
     return request.param
 
 
@@ -294,11 +297,12 @@ def test_no_gaussians_at_all_show_nothing(backend):
     assert (t == 1).all()
 
 
-def test_gaussians_that_are_not_finite_are_culled():
+@pytest.mark.parametrize("backend", ["xla", "warp"], indirect=True)
+def test_gaussians_that_are_not_finite_are_culled(backend):
     arrays = [a.copy() for a in flat(20, 20, 20)]
     arrays[0][3], arrays[1][4], arrays[3][5] = np.nan, np.inf, np.nan
     rest = [np.delete(a, [3, 4, 5], 0) for a in arrays]
-    size: dict[str, Any] = {"height": 20, "width": 20, "backend": "xla"}
+    size: dict[str, Any] = {"height": 20, "width": 20, "backend": backend}
     a = render.composite_gaussians(*map(jnp.asarray, arrays), **size)[0]
     b = render.composite_gaussians(*map(jnp.asarray, rest), **size)[0]
     np.testing.assert_allclose(a, b, atol=1e-6)
@@ -334,13 +338,15 @@ def test_the_last_entry_of_a_pixel_counts_in_full(backend):
     np.testing.assert_allclose(t[0, 0], 0.05**4, rtol=1e-4)
 
 
-def test_a_small_capacity_takes_more_passes_and_changes_nothing():
+@pytest.mark.parametrize("backend", ["xla", "warp"], indirect=True)
+def test_a_small_capacity_takes_more_passes_and_changes_nothing(backend):
+    composite: Any = {"xla": composite_xla, "warp": composite_warp}[backend]
     arrays = tuple(map(jnp.asarray, flat(300, 45, 50, sigma=(1.0, 9.0))))
     cot = jnp.asarray(np.random.default_rng(2).normal(size=(45, 50, 4)), jnp.float32)
 
     def run(capacity):
         def loss(arrays):
-            image, t = composite_xla(*arrays, height=45, width=50, capacity=capacity)
+            image, t = composite(*arrays, height=45, width=50, capacity=capacity)
             return jnp.sum(image * cot) + jnp.sum(t), (image, t)
 
         return jax.jit(jax.value_and_grad(loss, has_aux=True))(arrays)
@@ -455,6 +461,7 @@ def test_on_a_machine_with_an_accelerator_each_platform_gets_its_own_branch(monk
     size: dict[str, Any] = {"height": 9, "width": 9}
     expected = render.composite_gaussians(*arrays, **size, backend="native")[0]
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(native, "warp_on_gpu", native.warp_available)
     got = jax.jit(lambda *a: render.composite_gaussians(*a, **size)[0])(*arrays)
     np.testing.assert_array_equal(got, expected)
 
@@ -478,8 +485,17 @@ def test_errors_name_given_expected_and_remedy(monkeypatch):
     with pytest.raises(ValueError, match="no native library could be loaded"):
         render.composite_gaussians(*arrays, **size, backend="native")
     monkeypatch.setattr("lumefield.render._native.available", lambda: True)
-    with pytest.raises(ValueError, match="expected float32; use 'xla'"):
-        choose_backend("native", jnp.float64)
+    for name in ("native", "warp"):
+        with pytest.raises(
+            ValueError, match=f"backend='{name}' with .*, expected float32; use 'xl"
+        ):
+            choose_backend(name, jnp.float64)
+    monkeypatch.setattr(native, "warp_available", lambda: False)
+    monkeypatch.setattr(native, "warp_missing", lambda: "warp-lang is not there; get it")
+    with pytest.raises(
+        ValueError, match="'warp', but warp-lang is not there; get it, or use 'auto"
+    ):
+        render.composite_gaussians(*arrays, **size, backend="warp")
 
 
 def test_rasterize_errors_name_given_and_expected():

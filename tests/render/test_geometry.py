@@ -1,5 +1,6 @@
 """Projection, spherical harmonics, rays, rigid motions and samples: laws and twins."""
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -291,8 +292,11 @@ def dense_samples(tau, values):
     return jnp.einsum("sr,src->rc", weight, values), final
 
 
+@pytest.mark.parametrize("backend", ["xla", "warp"])
 @pytest.mark.parametrize("scale", [1e-6, 0.05, 2.0])
-def test_composited_samples_agree_with_the_twin(scale):
+def test_composited_samples_agree_with_the_twin(scale, backend):
+    if backend == "warp" and not native.warp_available():
+        pytest.skip(native.warp_missing())
     rng = np.random.default_rng(6)
     tau = (rng.exponential(size=(30, 50)) * scale).astype(np.float32)
     tau[:, 0] = 0
@@ -310,20 +314,24 @@ def test_composited_samples_agree_with_the_twin(scale):
         wide = (jnp.asarray(a, jnp.float64) for a in (tau, values, cot, cot_t))
         (_, truth), truth_grads = jax.tree.map(np.asarray, graded(dense_samples, *wide))
     narrow = (jnp.asarray(a, jnp.float32) for a in (tau, values, cot, cot_t))
-    (_, mine), mine_grads = graded(render.composite_samples, *narrow)
+    (_, mine), mine_grads = graded(partial(render.composite_samples, backend=backend), *narrow)
     for a, b in zip(mine, truth, strict=True):
         assert np.abs(a - b).max() <= 2e-6
     for a, b in zip(mine_grads, truth_grads, strict=True):
         assert np.abs(a - b).max() <= 5e-6 * np.abs(b).max()
 
 
-def test_samples_batch_by_vmap_as_in_a_loop():
+@pytest.mark.parametrize("backend", ["auto", "warp"])
+def test_samples_batch_by_vmap_as_in_a_loop(backend):
+    if backend == "warp" and not native.warp_available():
+        pytest.skip(native.warp_missing())
     rng = np.random.default_rng(7)
     tau = jnp.asarray(rng.exponential(size=(3, 8, 5)), jnp.float32)
     values = jnp.asarray(rng.normal(size=(3, 8, 5, 2)), jnp.float32)
-    batch = jax.vmap(render.composite_samples)(tau, values)
+    composite = partial(render.composite_samples, backend=backend)
+    batch = jax.vmap(composite)(tau, values)
     for i in range(3):
-        one = render.composite_samples(tau[i], values[i])
+        one = composite(tau[i], values[i])
         np.testing.assert_allclose(batch[0][i], one[0], atol=1e-6)
 
 
@@ -343,6 +351,12 @@ def test_samples_batch_by_vmap_as_in_a_loop():
         (
             r"tau has shape \(4,\)",
             lambda: render.composite_samples(jnp.zeros(4), jnp.zeros((4, 3))),
+        ),
+        (
+            "backend='native', expected auto, warp or xla",
+            lambda: render.composite_samples(
+                jnp.zeros((2, 1)), jnp.zeros((2, 1, 3)), backend="native"
+            ),
         ),
         (
             "tau is float32, values float16",

@@ -20,7 +20,13 @@ from lumefield import native, render
 DATA = Path(__file__).parents[1] / "data"
 TOLERANCE = 1e-5
 EXACT = 1e-9  # in float64, where nothing but rounding differs
-ROUTES = [("reference", "float64"), ("xla", "float64"), ("xla", "float32"), ("native", "float32")]
+ROUTES = [
+    ("reference", "float64"),
+    ("xla", "float64"),
+    ("xla", "float32"),
+    ("native", "float32"),
+    ("warp", "float32"),
+]
 GAUSSIANS = ("means", "quats", "scales", "opacities", "sh")
 Arrays = dict[str, Any]
 
@@ -38,6 +44,8 @@ def load(name: str) -> Arrays:
 def needs(backend: str) -> None:
     if backend == "native" and not native.load():
         pytest.skip("no native kernels: see `lumefield doctor`")
+    if backend == "warp" and not native.warp_available():
+        pytest.skip(native.warp_missing())
 
 
 def assert_close(ours: Any, theirs: Any, tolerance: float = TOLERANCE) -> None:

@@ -11,13 +11,15 @@ from jax import Array
 from lumefield import native
 from lumefield.render import volume
 
-BACKENDS = ("xla", "native")
+BACKENDS = ("xla", "native", "warp")
 STEP = 0.02
 
 
 def needs(backend: str) -> None:
     if backend == "native" and not native.load():
         pytest.skip(f"no native kernels here: {native.status().reason}")
+    if backend == "warp" and not native.warp_available():
+        pytest.skip(native.warp_missing())
 
 
 class Scene(NamedTuple):
@@ -164,10 +166,11 @@ def test_marching_in_rounds_gives_the_samples_of_one_march(backend: str):
     np.testing.assert_array_equal(near, s.far)
 
 
-def test_backends_agree_to_the_bit_away_from_faces(key: Array):
-    needs("native")
+@pytest.mark.parametrize("backend", BACKENDS[1:])
+def test_backends_agree_to_the_bit_away_from_faces(backend: str, key: Array):
+    needs(backend)
     s = scene(4)
-    a, b = (quickly(s, key=key, backend=backend) for backend in BACKENDS)
+    a, b = (quickly(s, key=key, backend=name) for name in ("xla", backend))
     assert abs(int(a.total) - int(b.total)) <= 2
     if jnp.array_equal(a.start, b.start):
         np.testing.assert_allclose(a.t, b.t, rtol=1e-6)
@@ -192,6 +195,34 @@ def test_marching_works_in_float64_under_jit_and_vmap():
     single = jax.jit(lambda o, d: marched(s._replace(origin=o, direction=d)))
     pair = jax.vmap(single)(jnp.stack([s.origin] * 2), jnp.stack([s.direction] * 2))
     np.testing.assert_array_equal(pair.t[1], single(s.origin, s.direction).t)
+
+
+@pytest.mark.parametrize("backend", BACKENDS[1:])
+def test_marching_under_vmap_is_a_loop(backend: str):
+    needs(backend)
+    s = scene(9, rays=8)
+
+    def march(origin: Array, near: Array) -> volume.Packed:
+        given = s._replace(origin=origin, near=near)
+        return marched(given, capacity=1024, backend=backend, limit=9)
+
+    origins, nears = jnp.stack([s.origin, -s.origin]), jnp.stack([s.near, s.near + 0.1])
+    pair = jax.jit(jax.vmap(march))(origins, nears)
+    for i in range(2):
+        one = jax.jit(march)(origins[i], nears[i])
+        for a, b in zip(jax.tree.leaves(pair), jax.tree.leaves(one), strict=True):
+            np.testing.assert_array_equal(a[i], b)
+
+
+def test_rays_that_are_not_numbers_march_nowhere_and_leave_the_others_alone():
+    needs("warp")
+    s = scene(10, rays=8)
+    bad = s._replace(origin=s.origin.at[3].set(jnp.nan), direction=s.direction.at[5].set(jnp.nan))
+    p, clean = (quickly(given, backend="warp") for given in (bad, s))
+    counts = np.diff(p.start)
+    assert counts[3] == counts[5] == 0
+    others = np.delete(np.arange(8), [3, 5])
+    np.testing.assert_array_equal(counts[others], np.diff(clean.start)[others])
 
 
 def test_step_edges_grow_between_their_limits():
@@ -291,8 +322,8 @@ def test_marching_refuses_what_does_not_fit():
         marched(s._replace(edges=s.edges[:1]))
     with pytest.raises(ValueError, match="capacity=0, limit="):
         marched(s, capacity=0)
-    with pytest.raises(ValueError, match="backend='warp', expected auto, native or xla"):
-        marched(s, backend="warp")
+    with pytest.raises(ValueError, match="backend='gpu', expected auto, native, warp or xla"):
+        marched(s, backend="gpu")
     with pytest.raises(ValueError, match="step=0, reach=1"):
         volume.step_edges(0, 1.0)
     with pytest.raises(ValueError, match="over a million steps"):

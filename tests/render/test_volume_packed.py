@@ -10,13 +10,15 @@ from jax.test_util import check_grads
 from lumefield import native, render
 from lumefield.render import volume
 
-BACKENDS = ("xla", "native")
+BACKENDS = ("xla", "native", "warp")
 COUNTS = (0, 1, 5, 16, 17, 40, 0, 130, 3)
 
 
 def needs(backend: str) -> None:
     if backend == "native" and not native.load():
         pytest.skip(f"no native kernels here: {native.status().reason}")
+    if backend == "warp" and not native.warp_available():
+        pytest.skip(native.warp_missing())
 
 
 def samples(seed: int, channels: int, *, spare: int = 11) -> tuple[Array, Array, Array]:
@@ -136,16 +138,64 @@ def test_slopes_are_finite_for_any_depth(backend: str):
         assert jnp.all(jnp.isfinite(slope))
 
 
-def test_many_samples_are_as_exact_as_few():
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_many_samples_are_as_exact_as_few(backend: str):
     """The trap: one running sum over all samples is off by 5e-3 at this size."""
-    needs("native")
+    needs(backend)
     rays, each = 2048, 64
     tau = jnp.asarray(np.random.default_rng(11).exponential(0.05, rays * each), jnp.float32)
     start = jnp.arange(rays + 1, dtype=jnp.int32) * each
     want = -np.expm1(-np.asarray(tau, float).reshape(rays, each).sum(1))
-    for backend in BACKENDS:
-        out, _ = volume.composite_packed(tau, jnp.ones((tau.size, 1)), start, backend=backend)
-        np.testing.assert_allclose(out[:, 0], want, atol=1e-6)
+    out, _ = volume.composite_packed(tau, jnp.ones((tau.size, 1)), start, backend=backend)
+    np.testing.assert_allclose(out[:, 0], want, atol=1e-6)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_gradients_under_vmap_are_those_of_a_loop(backend: str):
+    needs(backend)
+    tau, values, start = samples(16, 3)
+
+    def energy(tau: Array, values: Array) -> Array:
+        out, trans = volume.composite_packed(tau, values, start, backend=backend)
+        return jnp.sum(out**2) + jnp.sum(trans)
+
+    slope = jax.jit(jax.grad(energy, (0, 1)))
+    depths = jnp.stack([tau, 2 * tau])
+    both = jax.jit(jax.vmap(jax.grad(energy, (0, 1)), (0, None)))(depths, values)
+    for i in range(2):
+        for a, b in zip(both, slope(depths[i], values), strict=True):
+            np.testing.assert_allclose(a[i], b, rtol=1e-5, atol=1e-6)
+
+
+def test_code_for_an_nvidia_gpu_calls_the_warp_kernels(monkeypatch: pytest.MonkeyPatch):
+    needs("warp")
+    tau, values, start = samples(17, 3)
+    dense = (tau[:16].reshape(4, 4), values[:16].reshape(4, 4, 3))
+
+    def both(tau: Array, values: Array, dense: tuple[Array, Array]) -> Array:
+        packed = volume.composite_packed(tau, values, start)[0]
+        return jnp.sum(packed**2) + jnp.sum(render.composite_samples(*dense)[0] ** 2)
+
+    def calls(there: bool) -> list[int]:
+        monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+        monkeypatch.setattr(native, "warp_on_gpu", lambda: there)
+        traced = jax.jit(jax.grad(both, (0, 1, 2))).trace(tau, values, dense)
+        text = traced.lower(lowering_platforms=("cuda",)).as_text()
+        return [text.count(f"custom_call @{name}_") for name in ("forward", "backward")]
+
+    assert calls(there=True) == [2, 2]
+    assert calls(there=False) == [0, 0]
+
+
+def test_warp_refuses_what_it_cannot_do(monkeypatch: pytest.MonkeyPatch):
+    tau, values, start = samples(18, 3)
+    with jax.enable_x64(True):
+        wide = (tau.astype(jnp.float64), values.astype(jnp.float64))
+        with pytest.raises(ValueError, match="backend='warp' with float64"):
+            volume.composite_packed(*wide, start, backend="warp")
+    monkeypatch.setattr(native, "warp_missing", lambda: "warp-lang is not installed")
+    with pytest.raises(ValueError, match="backend='warp', but warp-lang is not installed, or use"):
+        volume.composite_packed(tau, values, start, backend="warp")
 
 
 def test_float64_gradients_are_those_of_differences():
@@ -191,5 +241,5 @@ def test_shapes_that_do_not_fit_are_refused():
         volume.composite_packed(tau.astype(jnp.float16), values, start)
     with pytest.raises(ValueError, match=r"start is float32\(10,\), expected int32"):
         volume.composite_packed(tau, values, start.astype(jnp.float32))
-    with pytest.raises(ValueError, match="backend='c', expected auto, native or xla"):
+    with pytest.raises(ValueError, match="backend='c', expected auto, native, warp or xla"):
         volume.composite_packed(tau, values, start, backend="c")

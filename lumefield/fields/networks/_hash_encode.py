@@ -11,9 +11,9 @@ e is linear in T, and three functions are closed under differentiation:
     slope(T, x, g, v...)    d<gather, g> / dx
 
 They are jax primitives with rules for forward mode, reverse mode and ``vmap`` in terms of each
-other. With zero or one direction the C++ kernels do the work, which covers values, gradients and
-the gradients of gradients (eikonal terms, Hessians); beyond that, and wherever the kernels are not,
-the plain jnp twin below does.
+other. With zero or one direction the C++ or Warp kernels do the work, which covers values,
+gradients and the gradients of gradients (eikonal terms, Hessians); beyond that, and wherever the
+kernels are not, the plain jnp twin below does.
 """
 
 import functools
@@ -31,6 +31,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Float
 
+from lumefield import native
 from lumefield.fields.networks import _hashgrid_native
 
 PRIMES = (1, 2654435761, 805459861, 3674653429)
@@ -189,20 +190,34 @@ def _slope_native(levels: Levels, table: Array, x: Array, g: Array, *along: Arra
     return _hashgrid_native.slope(levels.cells, levels.entries, table, x, g, *along)
 
 
-def _primitive(name: str, plain: Callable[..., Array], fast: Callable[..., Array]) -> Primitive:
-    """A primitive that runs ``fast`` on the CPU where the kernels can, else ``plain``."""
+def _warp_kernel(name: str) -> Callable[..., Array]:
+    from lumefield.fields.networks import _warp_hash  # loads warp
+
+    return _warp_hash.FUNCTIONS[name]
+
+
+def _fits(levels: Levels, along: int, dtypes: Sequence[Any]) -> bool:
+    """Whether there are kernels, of either kind: coordinates, features, directions, types."""
+    size = 2 <= levels.d <= 4 and levels.features == 2 and along <= 1
+    return size and all(t == jnp.float32 for t in dtypes)
+
+
+def _primitive(
+    name: str, plain: Callable[..., Array], by_native: Callable[..., Array]
+) -> Primitive:
+    """A primitive of three ways to compute it; which one, is known when it is lowered."""
     p = Primitive(f"hash_{name}")
 
-    def anywhere(*args: Array, levels: Levels, backend: str) -> Array:
-        del backend
-        return plain(levels, *args)
-
-    def on_cpu(*args: Array, levels: Levels, backend: str) -> Array:
+    def lowered(platform: str, *args: Array, levels: Levels, backend: str) -> Array:
         along = len(args) - (3 if p is slope_p else 2)
-        types = tuple(a.dtype for a in args)
-        size = (levels.d, levels.features, levels.entries)
-        native = backend != "xla" and _hashgrid_native.usable(*size, along, types)
-        return (fast if native else plain)(levels, *args)
+        if _fits(levels, along, [a.dtype for a in args]) and args[0].size:
+            at = native.backend_on(platform) if backend == "auto" else backend
+            if at == "native" and platform == "cpu" and native.load():
+                return by_native(levels, *args)
+            small = levels.rows < 1 << 31  # Warp's indices
+            if at == "warp" and small and platform and native.warp_available():
+                return _warp_kernel(name)(levels, *args)
+        return plain(levels, *args)
 
     @functools.partial(jax.jit, static_argnames=("levels", "backend"))
     def eager(*args: Array, levels: Levels, backend: str) -> Array:
@@ -219,8 +234,9 @@ def _primitive(name: str, plain: Callable[..., Array], fast: Callable[..., Array
 
     p.def_impl(eager)
     p.def_abstract_eval(shape)
-    mlir.register_lowering(p, mlir.lower_fun(anywhere, multiple_results=False))
-    mlir.register_lowering(p, mlir.lower_fun(on_cpu, multiple_results=False), platform="cpu")
+    for platform in (None, "cpu", "cuda"):
+        rule = mlir.lower_fun(functools.partial(lowered, platform or ""), multiple_results=False)
+        mlir.register_lowering(p, rule, platform=platform)
     return p
 
 
@@ -351,7 +367,9 @@ def encode(
         table: ``(levels.rows, levels.features)``; the dtype of the result.
         x: Points in [-1, 1]; beyond, the cells at the border continue linearly.
         levels: The shape of the grid.
-        backend: "auto", "native" (C++; float32, 2 to 4 coordinates, 2 features) or "xla".
+        backend: "auto", "native" (C++ on a CPU), "warp" (NVIDIA GPU, and slowly the CPU; its
+            gradient of the table differs in its last bits from call to call), both for float32, 2
+            to 4 coordinates and 2 features, or "xla".
 
     Returns:
         L F numbers a point.
@@ -367,14 +385,16 @@ def encode(
         raise ValueError(
             f"x has shape {x.shape}, expected (*s, {levels.d}): one number a coordinate"
         )
-    if backend not in ("auto", "native", "xla"):
-        raise ValueError(f"backend={backend!r}, expected auto, native or xla")
-    size = (levels.d, levels.features, levels.entries)
-    if backend == "native" and not _hashgrid_native.usable(*size, 0, (table.dtype, x.dtype)):
+    if backend not in ("auto", "native", "warp", "xla"):
+        raise ValueError(f"backend={backend!r}, expected auto, native, warp or xla")
+    there = backend in ("auto", "xla") or _fits(levels, 0, (table.dtype, x.dtype))
+    if not there or (backend == "native" and not native.load()):
         raise ValueError(
-            f"backend='native' with {table.dtype}, {levels.d} coordinates and {levels.features} "
+            f"backend={backend!r} with {table.dtype}, {levels.d} coordinates and {levels.features} "
             "features, expected float32, 2 to 4, 2, and a native library; use 'auto'"
         )
+    if backend == "warp" and (missing := native.warp_missing()):
+        raise ValueError(f"backend='warp', but {missing}, or use 'auto'")
     flat = x.reshape(-1, levels.d)
     out = gather_p.bind(table, flat, levels=levels, backend=backend)
     return out.reshape(*x.shape[:-1], levels.width)

@@ -1,10 +1,8 @@
 """The C++ hash grid: the three functions of ``_hash_encode`` on float32, two features an entry.
 
 One call is one array of samples. The kernels exist for 2, 3 and 4 coordinates, with no direction or
-with one; ``usable`` says whether a call can go there.
+with one.
 """
-
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,18 +10,6 @@ import numpy as np
 from jax import Array
 
 from lumefield import native
-
-MOST = 1 << 28
-"""Largest number of entries of a level that the kernels' 32-bit indices are made for."""
-
-
-def usable(d: int, features: int, entries: int, along: int, dtypes: tuple[Any, ...]) -> bool:
-    """Whether the kernels can do this: coordinates, features, entries a level, directions, types.
-
-    Building happens at the first call that could use them.
-    """
-    fits = 2 <= d <= 4 and features == 2 and entries <= MOST and along <= 1
-    return fits and all(t == jnp.float32 for t in dtypes) and native.load()
 
 
 def _call(

@@ -9,6 +9,7 @@ covers [-2^l, 2^l]^3.
 
 import math
 import typing
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -18,6 +19,7 @@ from flax import struct
 from jax import Array, lax
 from jaxtyping import Float, Int32, PRNGKeyArray
 
+from lumefield.render._ray_backends import on_rays
 from lumefield.render.volume import _native
 from lumefield.render.volume._packed import rays_of
 
@@ -111,7 +113,8 @@ def march(
         capacity: M, static: the size of the result. Rays are kept in order while they fit.
         key: Jitters the samples of each ray within their steps; None takes the middles.
         limit: At most this many samples of a ray in this call; go on from ``Packed.reached``.
-        backend: "native" (CPU, float32), "xla" or "auto".
+        backend: "native" (CPU), "warp" (NVIDIA GPU, and slowly the CPU), both float32, "xla" or
+            "auto".
 
     Raises:
         ValueError: If the shapes do not fit or the backend cannot do it.
@@ -138,12 +141,13 @@ def march(
         return _native.march(a[0], a[1:6], a[6], a[7], capacity, limit)
 
     def plain(*a: Array) -> tuple[Array, ...]:
-        return _march(a[0], _Rays(*a[1:6]), a[6], a[7], capacity, limit)
+        return _march(a[0], _Rays(*a[1:6]), a[6], a[7], capacity, limit, _walk)
 
-    if _native.chosen(backend, dtype):
-        done = _native.on_cpu(fast, plain, backend, *args)
-    else:
-        done = plain(*args)
+    def warp(*a: Array) -> tuple[Array, ...]:
+        return _march(a[0], _Rays(*a[1:6]), a[6], a[7], capacity, limit, _walk_by_warp)
+
+    warp = warp if rays else plain
+    done = on_rays(backend, dtype, *args, native=fast, warp=warp, xla=plain)
     t, dt, ray, start, reached, counts = lax.stop_gradient(done)
     return Packed(
         t=t, dt=dt, ray=ray, start=start, reached=reached, total=counts[0], rays_used=counts[1]
@@ -181,43 +185,40 @@ class _State(NamedTuple):
     kept: Array
 
 
+class _Job(NamedTuple):
+    """What walking along rays takes besides where to put the kept steps."""
+
+    occupied: Array
+    rays: _Rays
+    edges: Array
+    level: Array
+    first: Array
+    """(R,) step to begin with."""
+    last: Array
+    """(K,) one after the last step of the same level."""
+
+
 def _march(
-    occupied: Array, rays: _Rays, edges: Array, level: Array, capacity: int, limit: int
+    occupied: Array,
+    rays: _Rays,
+    edges: Array,
+    level: Array,
+    capacity: int,
+    limit: int,
+    walk: Callable[[_Job, Array | None, int, int], _State],
 ) -> tuple[Array, ...]:
-    """All rays in step, twice: to count, and to write the numbers of the kept steps."""
-    n_rays, steps = rays.near.shape[0], level.shape[0]
+    """All rays twice: to count, and to write the numbers of the kept steps."""
+    steps = level.shape[0]
     last = jnp.searchsorted(level, level, side="right").astype(jnp.int32)
     first = jnp.searchsorted(edges, rays.near, side="right").astype(jnp.int32) - 1
-
-    def walk(start: Array | None) -> _State:
-        def step(state: _State) -> _State:
-            t = _distance(edges, rays.jitter, state.step)
-            alive = _alive(state, rays, t, steps, limit)
-            found, leave = _look(occupied, rays, t, level[jnp.minimum(state.step, steps - 1)])
-            emit = alive & found & (t >= rays.near)
-            ahead = jnp.where(found, state.step + 1, _ahead(edges, last, state.step, t, leave))
-            kept = state.kept
-            if start is not None:
-                to = jnp.where(emit, start + state.found, capacity)
-                kept = kept.at[to].set(state.step, mode="drop")
-            step = jnp.where(alive, ahead, state.step)
-            return _State(step, state.found + emit.astype(jnp.int32), kept)
-
-        def more(state: _State) -> Array:
-            t = _distance(edges, rays.jitter, state.step)
-            return jnp.any(_alive(state, rays, t, steps, limit))
-
-        kept = jnp.zeros((0 if start is None else capacity,), jnp.int32)
-        zero = jnp.zeros((n_rays,), jnp.int32)
-        return lax.while_loop(more, step, _State(jnp.maximum(first, 0), zero, kept))
-
-    done = walk(None)
+    job = _Job(occupied, rays, edges, level, jnp.maximum(first, 0), last)
+    done = walk(job, None, 0, limit)
     ends = jnp.cumsum(done.found)
     fits = ends <= capacity
     used = jnp.sum(jnp.cumprod(fits.astype(jnp.int32)), dtype=jnp.int32)
     end = jnp.where(used > 0, ends[jnp.maximum(used - 1, 0)], 0)
     start = jnp.concatenate([jnp.zeros((1,), jnp.int32), jnp.where(fits, ends, end)])
-    kept = walk(jnp.where(fits, start[:-1], capacity)).kept
+    kept = walk(job, jnp.where(fits, start[:-1], capacity), capacity, limit).kept
     ray = rays_of(start, capacity)
     real = jnp.arange(capacity, dtype=jnp.int32) < start[-1]
     t = jnp.where(real, _distance(edges, rays.jitter[ray], kept), 0.0)
@@ -226,6 +227,45 @@ def _march(
     on = jnp.where(stopped, edges[jnp.minimum(done.step, steps)], rays.far)
     reached = jnp.where(fits, jnp.minimum(on, rays.far), rays.near)
     return t, dt, ray, start, reached, jnp.stack([ends[-1], used])
+
+
+def _walk(job: _Job, start: Array | None, capacity: int, limit: int) -> _State:
+    """All rays in step: how many steps each keeps and, given where, which."""
+    rays, edges, steps = job.rays, job.edges, job.level.shape[0]
+
+    def step(state: _State) -> _State:
+        t = _distance(edges, rays.jitter, state.step)
+        alive = _alive(state, rays, t, steps, limit)
+        at = job.level[jnp.minimum(state.step, steps - 1)]
+        found, leave = _look(job.occupied, rays, t, at)
+        emit = alive & found & (t >= rays.near)
+        ahead = jnp.where(found, state.step + 1, _ahead(edges, job.last, state.step, t, leave))
+        kept = state.kept
+        if start is not None:
+            to = jnp.where(emit, start + state.found, capacity)
+            kept = kept.at[to].set(state.step, mode="drop")
+        step = jnp.where(alive, ahead, state.step)
+        return _State(step, state.found + emit.astype(jnp.int32), kept)
+
+    def more(state: _State) -> Array:
+        t = _distance(edges, rays.jitter, state.step)
+        return jnp.any(_alive(state, rays, t, steps, limit))
+
+    kept = jnp.zeros((capacity,), jnp.int32)
+    zero = jnp.zeros(rays.near.shape, jnp.int32)
+    return lax.while_loop(more, step, _State(job.first, zero, kept))
+
+
+def _walk_by_warp(job: _Job, start: Array | None, capacity: int, limit: int) -> _State:
+    """The same on an NVIDIA GPU: every ray by a thread of its own."""
+    from lumefield.render.volume import _warp_march  # loads warp
+
+    given = (job.occupied, *job.rays, job.edges, job.level, job.first)
+    if start is None:
+        step, found = _warp_march.count(*given, limit=limit)
+        return _State(step, found, jnp.zeros((0,), jnp.int32))
+    kept = _warp_march.fill(*given, start, limit=limit, capacity=capacity)
+    return _State(job.first, job.first, kept)
 
 
 def _distance(edges: Array, jitter: Array, step: Array) -> Array:

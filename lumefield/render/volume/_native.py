@@ -1,45 +1,13 @@
 """The C++ backend of marching and of compositing packed samples, float32 on a CPU."""
 
-from collections.abc import Callable
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
+from jax import Array
 
 from lumefield import native
 
 _Pair = tuple[Array, Array]
-
-
-def chosen(backend: str, dtype: Any) -> bool:  # noqa: ANN401
-    """Whether the native kernels are to be used for arrays of this type.
-
-    Raises:
-        ValueError: If the backend is unknown, or is "native" and cannot do it.
-    """
-    if backend not in ("auto", "native", "xla"):
-        raise ValueError(f"backend={backend!r}, expected auto, native or xla")
-    usable = backend != "xla" and dtype == jnp.float32 and native.load()
-    if backend == "native" and not usable:
-        raise ValueError(
-            f"backend='native' with {dtype} arrays, expected float32 and a native library "
-            "(`lumefield doctor` says which); use 'auto'"
-        )
-    return usable
-
-
-def on_cpu(
-    fast: Callable[..., Any],
-    plain: Callable[..., Any],
-    backend: str,
-    *args: Array,
-) -> Any:  # noqa: ANN401
-    """``fast`` where the computation is placed on a CPU, ``plain`` elsewhere."""
-    if backend == "native" or jax.default_backend() == "cpu":
-        return fast(*args)
-    return lax.platform_dependent(*args, cpu=fast, default=plain)
 
 
 def _f32(*shape: int) -> jax.ShapeDtypeStruct:

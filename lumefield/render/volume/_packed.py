@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Float
 
+from lumefield.render._ray_backends import on_rays
 from lumefield.render._spec import T_MIN
 from lumefield.render.volume import _native
 
@@ -33,7 +34,8 @@ def composite_packed(
         tau: (M,) optical depth, density times step, >= 0.
         values: (M, C) channels of the samples, near to far.
         start: (R+1,) int32, non-decreasing; ray r owns samples start[r] .. start[r+1] - 1.
-        backend: "native" (CPU, float32), "xla" or "auto".
+        backend: "native" (CPU), "warp" (NVIDIA GPU, and slowly the CPU), both float32, "xla" or
+            "auto".
 
     Returns:
         (R, C) sum of w value, no background; (R,) transmittance in [0, 1], 1 for empty rays.
@@ -58,9 +60,15 @@ def composite_packed(
             f"start is {start.dtype}{start.shape}, expected int32 (R+1,): where each ray begins, "
             "and the end of the last"
         )
-    if _native.chosen(backend, tau.dtype):
-        return _native.on_cpu(_native.composite, _composite, backend, tau, values, start)
-    return _composite(tau, values, start)
+    warp = _by_warp if tau.size and start.size > 1 else _composite
+    kernels = {"native": _native.composite, "warp": warp, "xla": _composite}
+    return on_rays(backend, tau.dtype, tau, values, start, **kernels)
+
+
+def _by_warp(tau: Array, values: Array, start: Array) -> _Pair:
+    from lumefield.render import _warp_samples  # loads warp
+
+    return _warp_samples.composite_packed(tau, values, start)
 
 
 def _counts(start: Array) -> tuple[Array, Array]:
