@@ -8,7 +8,7 @@ harmonics, seen by the file's first camera in 16:9. About half of the Gaussians 
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import scipy.spatial
@@ -98,7 +98,16 @@ def make(n: int, size: str = "540p", *, seed: int = 0) -> Garden:
     return Garden(*floats, height=height, width=width)
 
 
-def visible(opacities: np.ndarray, xy: np.ndarray, factor: np.ndarray, scene: Garden) -> np.ndarray:
+class Sized(Protocol):
+    """A scene with an image size."""
+
+    @property
+    def height(self) -> int: ...  # noqa: D102
+    @property
+    def width(self) -> int: ...  # noqa: D102
+
+
+def visible(opacities: np.ndarray, xy: np.ndarray, factor: np.ndarray, scene: Sized) -> np.ndarray:
     """Which projected Gaussians reach the image: opacity at least 1/255 and extent inside it.
 
     The extent is that of sigma = log(255 opacity); sigma = ((u dx + v dy)^2 + (w dy)^2) / 2.
