@@ -6,13 +6,14 @@ BIN := .venv/bin
 RUNTIME := .venv/.runtime
 TEST := .venv/.test
 
-.PHONY: help setup demo test slow check lint types format bench clean
+.PHONY: help setup demo test slow check lint types format bench viewer screenshots clean
 
 help:
 	@echo "make demo    make a photo set, train on it, show the result (installs what it needs)"
 	@echo "make setup   install lumefield and everything its tests need into .venv"
 	@echo "make test    the tests that take seconds      make slow   those that take minutes"
 	@echo "make check   lint, format, types              make format lint and format in place"
+	@echo "make viewer  build the page of the viewer    make screenshots  pictures of it (Node, Chromium)"
 	@echo "make bench   the benchmarks, beside their committed baseline"
 
 demo: $(RUNTIME)
@@ -42,8 +43,18 @@ format: $(TEST)
 bench: $(RUNTIME)
 	$(BIN)/python -m benchmarks.suite
 
+viewer: viewer/node_modules
+	cd viewer && node build.mjs
+
+screenshots: $(TEST) viewer/node_modules
+	$(BIN)/python -m tests.viewer.screenshots $(RUN)
+
+viewer/node_modules: viewer/package-lock.json
+	cd viewer && npm ci --no-audit --no-fund
+	@touch $@
+
 clean:
-	rm -rf .venv .pytest_cache .ruff_cache .hypothesis build dist
+	rm -rf .venv .pytest_cache .ruff_cache .hypothesis build dist viewer/node_modules
 
 # Stamps: installed again only when pyproject.toml has changed.
 $(RUNTIME): pyproject.toml

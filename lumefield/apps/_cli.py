@@ -20,6 +20,7 @@ COMMANDS = {
     "fit": "Fit a field to a picture, a shape, a gradient or a sound.",
     "evaluate": "Score a run again on its held-out views.",
     "render": "Render held-out views, an orbit, a spiral or a keyframe path.",
+    "view": "Look at a scene in a browser or a headset, or compare two.",
     "export": "Write a scene for viewers: as Gaussians or as a mesh.",
     "inspect": "Show what a splat file or a run holds.",
     "doctor": "Show versions, device and kernel backend, and how to get a faster one.",
@@ -27,7 +28,7 @@ COMMANDS = {
 }
 """Command -> its line of help. ``train`` is ``Train`` and ``train`` of ``_train.py``, and so on."""
 
-WITHOUT_JAX = ("inspect", "doctor")
+WITHOUT_JAX = ("inspect", "doctor", "view")
 """Commands that never load jax, so that nothing has to be prepared for it."""
 
 _REMEDIES = {

@@ -1,13 +1,10 @@
 """``lumefield export``: a scene as a file that viewers open."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from lumefield.apps._export_presets import with_preset
 from lumefield.apps._export_settings import Export as Export
 from lumefield.apps._export_settings import check
-
-if TYPE_CHECKING:
-    from lumefield.codecs.formats import Splats
 
 
 def export(settings: Export) -> Path:
@@ -26,22 +23,15 @@ def export(settings: Export) -> Path:
         RunError: If the run is incomplete or damaged.
         FormatError: If a file of the scene is damaged.
     """
+    settings = with_preset(settings)
     kind = check(settings)
     from lumefield.apps._scene_io import load_scene
 
     scene = load_scene(settings.scene)
     if kind == "splats" and scene.field is None:
-        return _converted(settings, scene.splats)
+        from lumefield.apps._export_splats import write_splats
+
+        return write_splats(settings, scene.splats, scene.views, scene.background)
     from lumefield.apps._export_job import write_baked, write_mesh  # loads jax
 
     return write_mesh(settings, scene) if kind == "mesh" else write_baked(settings, scene)
-
-
-def _converted(settings: Export, splats: "Splats") -> Path:
-    from lumefield.apps._progress import Say
-    from lumefield.codecs.formats import save_splats
-
-    save_splats(splats, settings.out)
-    size = settings.out.stat().st_size / 1e6
-    Say().line(f"wrote {len(splats.means):,} Gaussians to {settings.out}, {size:.1f} MB")
-    return settings.out

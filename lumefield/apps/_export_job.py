@@ -11,14 +11,16 @@ from numpy.typing import NDArray
 from lumefield.apps._bake import Wanted, baked, targets_of
 from lumefield.apps._bake_views import Look, field_look, splat_look
 from lumefield.apps._evaluate import image_stems, score_views
-from lumefield.apps._export_settings import Export
+from lumefield.apps._export_place import Place
+from lumefield.apps._export_settings import Export, suffix_of
+from lumefield.apps._export_splats import write_splats
 from lumefield.apps._mesh import Meshing, box_of, draw_targets, fused, meshed
 from lumefield.apps._mesh_files import write_coloured
 from lumefield.apps._paths import around_points, world_up
 from lumefield.apps._progress import CaptureBar, Say, TrainBar
 from lumefield.apps._scene_io import Scene, make_draw, scene_draw, to_bytes
 from lumefield.apps._views import Views
-from lumefield.codecs.formats import Splats, load_splats, save_splats
+from lumefield.codecs.formats import Splats, load_splats
 from lumefield.errors import RunError
 from lumefield.fit import Chunk, TrainState
 
@@ -38,18 +40,16 @@ def write_baked(settings: Export, scene: Scene) -> Path:
     wanted = Wanted(
         steps=settings.steps,
         limit=settings.max_splats,
-        degree=settings.sh_degree,
+        degree=3 if settings.sh_degree is None else settings.sh_degree,
         seed=settings.seed,
     )
     splats = _baked(field_look(field), views, wanted)
-    save_splats(splats, settings.out)
-    size = settings.out.stat().st_size / 1e6
+    write_splats(settings, splats, views, scene.background)
     took = time.perf_counter() - start
-    say.line(
-        f"wrote {len(splats.means):,} Gaussians of {field.recipe.method} to {settings.out}, "
-        f"{size:.1f} MB, {took:.0f} s"
-    )
-    for line in scores(scene, views.test(), load_splats(settings.out)).lines():
+    say.line(f"baked {len(splats.means):,} Gaussians of {field.recipe.method}, {took:.0f} s")
+    as_is = settings.place == Place() and suffix_of(settings) != ".html"
+    written = load_splats(settings.out) if as_is else splats
+    for line in scores(scene, views.test(), written).lines():
         say.line(line)
     return settings.out
 

@@ -6,6 +6,8 @@ from typing import Annotated, Literal, NamedTuple
 
 import tyro
 
+from lumefield.apps._export_place import Place, check_place
+from lumefield.apps._export_presets import Name
 from lumefield.apps._field_file import FIELD_FILE
 from lumefield.apps._runtime import writable
 from lumefield.errors import InputError, RunError
@@ -23,12 +25,22 @@ class Format(NamedTuple):
 
 FORMATS: dict[str, Format] = {
     ".ply": Format(("splats", "mesh"), "3DGS PLY, exact; with --mesh a PLY mesh"),
+    ".compressed.ply": Format(("splats",), "PlayCanvas compressed PLY, a quarter of a PLY"),
     ".splat": Format(("splats",), "8 bits a value, colours do not change with the view"),
     ".spz": Format(("splats",), "compressed"),
+    ".sog": Format(("splats",), "compressed, for PlayCanvas and Spark"),
+    ".splats.glb": Format(("splats",), "glTF 2.0 with KHR_gaussian_splatting, exact"),
+    ".usdz": Format(("splats",), "OpenUSD ParticleField3DGaussianSplat, exact; needs usd-core"),
+    ".usdc": Format(("splats",), "the same, not packed"),
+    ".usda": Format(("splats",), "the same, as text"),
+    ".html": Format(("splats",), "one page with the viewer in it, VR included"),
     ".glb": Format(("mesh",), "glTF 2.0 mesh, unlit vertex colours, y up"),
     ".obj": Format(("mesh",), "Wavefront mesh with vertex colours"),
 }
 """Suffix of --out -> its format."""
+
+
+_HERE = Place()
 
 
 @dataclass(frozen=True)
@@ -36,17 +48,28 @@ class Export:
     """Write a scene for viewers: as Gaussians or as a mesh."""
 
     scene: tyro.conf.Positional[Path]
-    """Folder of a run, or a splat file (.ply, .splat, .spz)."""
+    """Folder of a run, or a splat file (.ply .splat .ksplat .spz .sog .glb .usdz .pt .ckpt)."""
     out: Path
-    """File to write; its suffix is the format: .ply .splat .spz (Gaussians) .glb .obj (mesh)."""
+    """File to write; its suffix is the format: .ply .compressed.ply .splat .spz .sog .splats.glb
+    .usdz (Gaussians) .html (page with its own viewer) .glb .obj (mesh)."""
+    format: str | None = None
+    """Format where the suffix of --out is not it: one of those, without the first point."""
+    preset: Name | None = None
+    """What a place opens well: format, number of Gaussians, harmonics and up."""
     mesh: bool = False
     """A mesh, where the suffix could mean either (.ply)."""
     from_: Annotated[Literal["depth", "density"], tyro.conf.arg(name="from")] = "depth"
     """Mesh of the depth that is seen, or of the density of a radiance field."""
     max_splats: int | None = None
-    """Most Gaussians to bake from a radiance field; from the size of its photos when not given."""
-    sh_degree: Literal[0, 1, 2, 3] = 3
-    """Degree of the view-dependent colours baked from a radiance field."""
+    """Most Gaussians: those that contribute most to the pictures are kept; baked from a radiance
+    field, from the size of its photos when not given."""
+    sh_degree: Literal[0, 1, 2, 3] | None = None
+    """Degree of the view-dependent colours; what the scene has, at most 3, when not given."""
+    place: Annotated[Place, tyro.conf.arg(name="")] = _HERE
+    spz_version: Literal[3, 4] = 3
+    """4 is smaller, and newer than many viewers."""
+    verify: bool = False
+    """Read the file back, draw the held-out views from it and compare with the scene's own."""
     steps: int = 4_000
     """Steps of refining baked Gaussians against the field's own pictures."""
     faces: int | None = None
@@ -59,7 +82,11 @@ class Export:
     """Threads to use; all cores when not given."""
 
 
-_BAKING = ("max_splats", "sh_degree", "steps")
+_SPLATTING = (
+    *("max_splats", "sh_degree", "steps"),
+    *("preset", "place", "spz_version", "verify"),
+)
+_BAKING = ("steps", "from_")
 _MESHING = ("from_", "faces", "resolution")
 _RANGES = {
     "max_splats": (100, 20_000_000),
@@ -80,29 +107,54 @@ def check(settings: Export) -> Kind:
         RunError: If the run holds no scene that can be exported.
     """
     kind = _kind(settings)
+    check_place(settings.place)
     for name, (low, high) in _RANGES.items():
         value = getattr(settings, name)
         if value is not None and not low <= value <= high:
             raise InputError(f"{_flag(name)} {value}, expected {low} to {high}")
     field = _holds_field(settings.scene)
-    for name in _MESHING if kind == "splats" else _BAKING:
+    for name in _MESHING if kind == "splats" else _SPLATTING:
         if getattr(settings, name) != getattr(Export, name):
             raise InputError(f"{_flag(name)}: does nothing for {settings.out.name}; leave it out")
-    for name in () if field else (*_BAKING, "from_"):
+    for name in () if field else _BAKING:
         if getattr(settings, name) != getattr(Export, name):
             raise InputError(
                 f"{_flag(name)}: is for radiance fields, and {settings.scene} holds Gaussians; "
                 "leave it out"
             )
+    if suffix_of(settings) == ".html" and settings.verify:
+        raise InputError("--verify: a page cannot be read back; export a .spz and verify that")
+    if suffix_of(settings) != ".spz" and settings.spz_version != Export.spz_version:
+        raise InputError(f"--spz-version: does nothing for {settings.out.name}; leave it out")
     _check_out(settings)
     return kind
 
 
-def _kind(settings: Export) -> Kind:
-    suffix = settings.out.suffix.lower()
+def suffix_of(settings: Export) -> str:
+    """The row of ``FORMATS`` that is meant: by --format, else the longest end of --out that fits.
+
+    Raises:
+        InputError: If there is none, or the two disagree.
+    """
+    out = settings.out
+    fitting = [suffix for suffix in FORMATS if out.name.lower().endswith(suffix)]
+    known = " ".join(FORMATS)
+    if settings.format is None:
+        if not fitting:
+            raise InputError(f"--out {out}: suffix {out.suffix!r}, expected one of {known}")
+        return max(fitting, key=len)
+    suffix = "." + settings.format.lower().lstrip(".")
     if suffix not in FORMATS:
-        known = " ".join(FORMATS)
-        raise InputError(f"--out {settings.out}: suffix {suffix!r}, expected one of {known}")
+        raise InputError(f"--format {settings.format}: expected one of {known}, without the point")
+    if fitting and not any(suffix.endswith(end) for end in fitting):
+        raise InputError(
+            f"--format {settings.format}: --out {out} has another suffix; leave one of them out"
+        )
+    return suffix
+
+
+def _kind(settings: Export) -> Kind:
+    suffix = suffix_of(settings)
     kinds = FORMATS[suffix].kinds
     if not settings.mesh:
         return kinds[0]

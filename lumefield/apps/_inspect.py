@@ -13,8 +13,8 @@ from lumefield.errors import InputError, RunError
 if TYPE_CHECKING:
     from lumefield.codecs.formats import Splats
 
-SUFFIXES = (".ply", ".spz", ".splat")
-"""Splat files that can be read."""
+_LEFT_OUT = "left out"
+"""How the note of a reader begins that dropped Gaussians with NaN or infinity."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Inspect:
     """Show what a splat file or a run holds."""
 
     scene: tyro.conf.Positional[Path]
-    """Splat file (.ply, .spz, .splat) or the folder of a run."""
+    """Splat file (.ply .splat .ksplat .spz .sog .glb .usdz .pt .ckpt) or the folder of a run."""
     json: bool = False
     """Print JSON instead of text."""
 
@@ -47,7 +47,7 @@ def facts(scene: Path) -> dict[str, Any]:
         RunError: If the folder is not a run, or its files cannot be read.
         FormatError: If the splat file is damaged.
     """
-    from lumefield.codecs.formats import load_splats
+    from lumefield.codecs.formats import SPLAT_SUFFIXES, load_splats
 
     if not scene.exists():
         raise InputError(f"{scene}: no such file or folder; give a splat file or a run")
@@ -55,8 +55,8 @@ def facts(scene: Path) -> dict[str, Any]:
     if scene.is_dir() and (scene / FIELD_FILE).is_file():
         return {**_field_facts(scene / FIELD_FILE), **run}
     file = scene / "scene.ply" if scene.is_dir() else scene
-    if file.suffix.lower() not in SUFFIXES:
-        raise InputError(f"{file}: not a splat file; expected one of {' '.join(SUFFIXES)}")
+    if file.suffix.lower() not in SPLAT_SUFFIXES:
+        raise InputError(f"{file}: not a splat file; expected one of {' '.join(SPLAT_SUFFIXES)}")
     return {
         "file": str(file),
         "bytes": file.stat().st_size,
@@ -71,6 +71,7 @@ def describe(found: dict[str, Any]) -> str:
         return _describe_field(found)
     rows = [
         ("file", f"{found['file']} ({found['bytes'] / 1e6:.1f} MB)"),
+        ("format", found["source"]),
         ("gaussians", f"{found['gaussians']:,}, {found['visible']:,} of them visible"),
         ("colour", f"spherical harmonics of degree {found['degree']}"),
         ("antialiased", "yes (2D Mip filter)" if found["antialiased"] else "no"),
@@ -82,8 +83,9 @@ def describe(found: dict[str, Any]) -> str:
             ("size", f"{found['size_median']:.4g} (median largest standard deviation)"),
             ("opacity", f"{found['opacity_median']:.3f} (median)"),
         ]
-    if found["not_finite"]:
-        rows.append(("warning", f"{found['not_finite']:,} Gaussians hold NaN or infinity"))
+    if found["up"]:
+        rows.append(("up", " ".join(f"{v:.4g}" for v in found["up"])))
+    rows += [("warning", text) for text in found["problems"]]
     rows += [("comment", text) for text in found["comments"]]
     rows += [(name, str(value)) for name, value in found.get("run", {}).items()]
     return "\n".join(f"{name:<12} {text}" for name, text in rows)
@@ -134,7 +136,10 @@ def _splat_facts(splats: "Splats") -> dict[str, Any]:
         "not_finite": int((~finite).sum()),
         "degree": round(splats.sh.shape[1] ** 0.5) - 1,
         "antialiased": splats.antialiased,
-        "comments": list(splats.comments),
+        "up": None if splats.up is None else list(splats.up),
+        "source": splats.source,
+        "problems": _problems(splats),
+        "comments": [c for c in splats.comments if not c.startswith(_LEFT_OUT)],
     }
     if len(means):
         size = np.exp(splats.log_scales[finite].astype(np.float64).max(1))
@@ -142,6 +147,27 @@ def _splat_facts(splats: "Splats") -> dict[str, Any]:
         found["middle"] = np.quantile(means, [0.01, 0.99], axis=0).tolist()
         found["size_median"] = float(np.median(size))
         found["opacity_median"] = float(np.median(opacity))
+    return found
+
+
+def _problems(splats: "Splats") -> list[str]:
+    """What a person should know before using the file."""
+    import numpy as np
+
+    found = [c for c in splats.comments if c.startswith(_LEFT_OUT)]
+    n = max(len(splats.means), 1)
+    size = splats.log_scales.astype(np.float64)
+    length = np.linalg.norm(splats.quats_wxyz.astype(np.float64), axis=1)
+    checks = (
+        (length < 1e-6, "have no rotation (a quaternion of length 0)"),
+        ((length > 1e-6) & (np.abs(length - 1) > 0.05), "have quaternions far from unit length"),
+        (size.max(1, initial=-np.inf) - size.min(1, initial=np.inf) > 7, "are needles or sheets"),
+        (splats.logit_opacities < -6, "are practically invisible"),
+    )
+    for wrong, text in checks:
+        count = int(wrong.sum())
+        if count > 0.01 * n or (count and "rotation" in text):
+            found.append(f"{count:,} Gaussians {text}")
     return found
 
 

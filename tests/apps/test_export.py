@@ -29,7 +29,8 @@ def field_run(folder: Path) -> Path:
 def test_every_format_has_a_writer():
     from lumefield.apps._mesh_files import WRITERS
 
-    assert {s for s, f in FORMATS.items() if "splats" in f.kinds} == set(SPLAT_SUFFIXES)
+    ends = {"." + s.rsplit(".", 1)[1] for s, f in FORMATS.items() if "splats" in f.kinds}
+    assert ends - {".html"} <= set(SPLAT_SUFFIXES)
     assert {s for s, f in FORMATS.items() if "mesh" in f.kinds} == set(WRITERS)
 
 
@@ -41,6 +42,8 @@ def test_every_format_has_a_writer():
         ("a.ply", True, "mesh"),
         ("a.glb", False, "mesh"),
         ("a.obj", True, "mesh"),
+        ("a.splats.glb", False, "splats"),
+        ("a.compressed.PLY", False, "splats"),
     ],
 )
 def test_the_suffix_says_what_is_written(run: Path, tmp_path: Path, out, mesh, kind):
@@ -48,7 +51,7 @@ def test_the_suffix_says_what_is_written(run: Path, tmp_path: Path, out, mesh, k
 
 
 def test_an_unknown_suffix_is_refused(run: Path, tmp_path: Path):
-    refused(Export(run, tmp_path / "a.xyz"), r"suffix '.xyz', expected one of .ply .splat .spz")
+    refused(Export(run, tmp_path / "a.xyz"), r"suffix '.xyz', expected one of .ply .compressed.ply")
 
 
 def test_a_format_without_meshes_takes_none(run: Path, tmp_path: Path):
@@ -72,7 +75,7 @@ def test_flags_of_the_other_kind_are_refused(tmp_path: Path):
 
 
 def test_flags_for_fields_are_refused_for_gaussians(run: Path, tmp_path: Path):
-    refused(Export(run, tmp_path / "a.ply", max_splats=500), "--max-splats: is for radiance fields")
+    refused(Export(run, tmp_path / "a.ply", steps=500), "--steps: is for radiance fields")
     refused(Export(run, tmp_path / "a.glb", from_="density"), "--from: is for radiance fields")
 
 
@@ -131,14 +134,14 @@ def test_a_run_without_cameras_cannot_be_baked(tmp_path: Path):
         )
 
 
-@pytest.mark.parametrize("suffix", SPLAT_SUFFIXES)
+@pytest.mark.parametrize("suffix", [".ply", ".compressed.ply", ".splat", ".spz", ".sog"])
 def test_gaussians_are_converted_in_their_world_frame(run: Path, tmp_path: Path, suffix, capsys):
     out = tmp_path / "new folder" / f"a{suffix}"
     assert main(["export", str(run), "--out", str(out)]) == 0
     assert "wrote 60 Gaussians" in capsys.readouterr().out
     want, found = load_splats(run / "scene.ply"), load_splats(out)
     order = [np.lexsort(np.round(s.means, 2).T) for s in (want, found)]
-    np.testing.assert_allclose(found.means[order[1]], want.means[order[0]], atol=2e-4)
+    np.testing.assert_allclose(found.means[order[1]], want.means[order[0]], atol=2e-3)
 
 
 def test_conversion_of_a_file_replaces_the_output(run: Path, tmp_path: Path):

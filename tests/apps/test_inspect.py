@@ -1,5 +1,6 @@
 """``lumefield inspect``: what is in a splat file or a run."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -79,3 +80,27 @@ def test_damaged_metrics_are_a_run_error(text: str, tmp_path: Path):
     (tmp_path / "metrics.json").write_text(text)
     with pytest.raises(RunError, match="not valid JSON"):
         facts(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a.spz", "a.sog", "a.glb", "a.compressed.ply"])
+def test_every_format_says_what_it_is(name: str, tmp_path: Path):
+    seen = splats().taken(np.arange(10, 50))
+    save_splats(seen, tmp_path / name)
+    found = facts(tmp_path / name)
+    assert (found["gaussians"], found["degree"], found["problems"]) == (40, 1, [])
+    assert f"format       {found['source']}" in describe(found)
+    assert "up back" in found["source"] or "PLY" in found["source"]
+
+
+def test_what_is_wrong_with_a_file_is_a_warning(tmp_path: Path):
+    bad = splats()
+    bad.means[3] = np.nan
+    bad.quats_wxyz[10] = 0
+    bad.log_scales[:20, 0] = 6
+    save_splats(dataclasses.replace(bad, up=(0.0, 0.0, 1.0)), tmp_path / "a.ply")
+    text = describe(facts(tmp_path / "a.ply"))
+    assert "warning      left out 1 of 50 Gaussians" in text
+    assert "1 Gaussians have no rotation" in text
+    assert "Gaussians are needles or sheets" in text
+    assert "Gaussians are practically invisible" in text
+    assert "up           0 0 1" in text

@@ -45,7 +45,6 @@ BAD_PLY = {
     "PLY holds face, expected an element `vertex`": ply("element face 1\n"),
     "is a point cloud PLY of 9 points": ply(f"element vertex 9\n{XYZ}"),
     "is a mesh PLY of 9 points": ply(f"element vertex 9\n{XYZ}element face 2\n"),
-    "is a compressed PLY of 9 Gaussians": ply("element chunk 1\nelement vertex 9\n"),
     "is a PLY of 2D Gaussians": ply("element vertex 9\n" + FULL.replace("scale_2", "s")),
     "no property 'rot_3'": ply("element vertex 9\n" + FULL.replace("rot_3", "r")),
     "has 1 f_rest properties": ply(f"element vertex 9\n{FULL}property float f_rest_0\n"),
@@ -77,7 +76,7 @@ def spz(version: int, n: int, degree: int = 0, bits: int = 12, body: bytes = b""
 BAD_SPZ = {
     "does not begin with NGSP": b"hello hello hello hello",
     "ends inside the SPZ header": b"NGSP\x03",
-    "is SPZ version 4, expected 2 or 3": spz(4, 1),
+    "is SPZ version 5, expected 2, 3 or 4": spz(5, 1),
     "SH degree 9 and 12 fraction bits": spz(3, 1, degree=9),
     "SH degree 0 and 99 fraction bits": spz(3, 1, bits=99),
     "promises 4000000000 Gaussians": gzip.compress(spz(3, 4_000_000_000)),
@@ -141,3 +140,15 @@ def test_a_failed_write_leaves_the_old_file_and_no_rest(tmp_path, monkeypatch):
 def test_saving_makes_missing_folders(tmp_path):
     save_splats(random_splats(0, 3, 0), tmp_path / "new" / "deep" / "a.spz")
     assert len(load_splats(tmp_path / "new" / "deep" / "a.spz").means) == 3
+
+
+def test_a_json_that_is_no_sog_says_so(tmp_path):
+    for text, error, match in (
+        ('{"frames": []}', InputError, "not a scene; expected a SOG"),
+        ('{"means": {}, "version": 1}', FormatError, "is SOG version 1, expected 2"),
+        ('{"means": {}}', FormatError, "is SOG version 1, expected 2"),
+        ("[]", FormatError, "expected an object"),
+    ):
+        (tmp_path / "meta.json").write_text(text)
+        with pytest.raises(error, match=match):
+            load_splats(tmp_path / "meta.json")

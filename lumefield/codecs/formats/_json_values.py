@@ -20,8 +20,17 @@ def read_json(path: Path) -> dict[str, Any]:
         InputError: If it cannot be opened.
         FormatError: If it is not JSON, or not an object.
     """
+    return parse_json(read_bytes(path), path)
+
+
+def parse_json(data: bytes, path: Path) -> dict[str, Any]:
+    """The object in JSON text, which came from ``path``.
+
+    Raises:
+        FormatError: If it is not JSON, or not an object.
+    """
     try:
-        value = json.loads(read_bytes(path).decode("utf-8-sig"))
+        value = json.loads(data.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
         raise FormatError(f"{path}: is not JSON ({error}); correct the file") from error
     if not isinstance(value, dict):

@@ -60,11 +60,19 @@ class Header:
         Raises:
             FormatError: If there is none.
         """
+        return self.element("vertex")
+
+    def element(self, name: str) -> Element:
+        """The element of that name.
+
+        Raises:
+            FormatError: If there is none.
+        """
         for element in self.elements:
-            if element.name == "vertex":
+            if element.name == name:
                 return element
         have = shown(", ".join(e.name for e in self.elements)) or "nothing"
-        raise FormatError(f"{self.path}: PLY holds {have}, expected an element `vertex`")
+        raise FormatError(f"{self.path}: PLY holds {have}, expected an element `{name}`")
 
 
 def read_header(path: Path) -> Header:
@@ -124,19 +132,22 @@ def _lines(file: BinaryIO, path: Path) -> Iterator[bytes]:
 
 
 def read_columns(
-    header: Header, groups: Mapping[str, Sequence[str]], dtype: DTypeLike
+    header: Header,
+    groups: Mapping[str, Sequence[str]],
+    dtype: DTypeLike,
+    element: str = "vertex",
 ) -> dict[str, NDArray[Any]]:
-    """Read groups of vertex properties, each as one (n, c) array of ``dtype``.
+    """Read groups of properties of an element, each as one (n, c) array of ``dtype``.
 
     Raises:
         FormatError: If a property is missing or a list, or the body is shorter than promised.
     """
-    vertex = header.vertex
+    vertex = header.element(element)
     before = header.elements[: header.elements.index(vertex)]
-    for element in (*before, vertex):
-        if any(kind == "" for _, kind in element.properties):
+    for each in (*before, vertex):
+        if any(kind == "" for _, kind in each.properties):
             raise FormatError(
-                f"{header.path}: PLY element {element.name[:40]!r} has a list property, expected "
+                f"{header.path}: PLY element {each.name[:40]!r} has a list property, expected "
                 "plain numbers; write the vertices first and without lists"
             )
     for name in (name for group in groups.values() for name in group):

@@ -15,6 +15,7 @@ from lumefield.codecs.formats._splat_rows import (
     cleaned,
     logits_from_bytes,
     opacities,
+    scales_of,
     to_bytes,
     unit_quaternions,
 )
@@ -22,7 +23,6 @@ from lumefield.codecs.formats._types import Splats
 from lumefield.errors import FormatError, InputError
 
 _ROW = np.dtype([("xyz", "<f4", 3), ("scale", "<f4", 3), ("rgba", "u1", 4), ("quat", "u1", 4)])
-_TINY = 1e-30
 
 
 def load_splat(path: Path) -> Splats:
@@ -41,15 +41,13 @@ def load_splat(path: Path) -> Splats:
     rows = np.frombuffer(data, _ROW)
     quats = (rows["quat"].astype(np.float32) - 128) / 128
     quats[(quats == 0).all(1)] = (1, 0, 0, 0)
-    with np.errstate(invalid="ignore"):
-        scales = np.maximum(rows["scale"], _TINY)
-        log_scales = np.log(scales)
     return cleaned(
         Splats(
             means=rows["xyz"].astype(np.float32),
             quats_wxyz=quats.astype(np.float32),
-            log_scales=log_scales.astype(np.float32),
+            log_scales=scales_of(rows["scale"]),
             logit_opacities=logits_from_bytes(rows["rgba"][:, 3]),
+            source=".splat (antimatter15), frame as in a PLY",
             sh=((rows["rgba"][:, None, :3] / 255.0 - 0.5) / SH_C0).astype(np.float32),
         )
     )

@@ -1,16 +1,19 @@
-"""Niantic's SPZ: quantised Gaussians, gzip. Reads versions 2 and 3 (gzip or raw), writes 3.
+"""Niantic's SPZ: quantised Gaussians. Reads versions 2 and 3 (gzip or raw) and 4, writes 3 and 4.
 
-Facts from the public description of the format (nianticlabs/spz, README). Layout after a header of
-16 bytes, attribute by attribute: positions 24-bit fixed point; opacity u8; colour u8 = 0.15 * 255 *
-dc + 127.5; scale u8 = 16 (ln s + 10); rotation, version 2: xyz u8 each with w >= 0, version 3:
-"smallest three" in 32 bits; spherical harmonics u8, coefficient-major with rgb inside.
+Facts from the public description of the format (nianticlabs/spz, README and extensions/README).
+Versions 2 and 3: one gzip stream of a header of 16 bytes and the attributes (``_spz_rows``).
+Version 4: a plain header of 32 bytes, records of extensions, a table of contents, then one zstd
+stream per attribute that is not empty.
 
-The frame of an SPZ is right, up, back; :class:`Splats` keeps the PLY's right, down, forward. The
-two differ by half a turn about x, which also turns signs of quaternions and harmonics.
+The frame of an SPZ is right, up, back unless an extension names another; :class:`Splats` keeps the
+PLY's right, down, forward. The two differ by half a turn about x, which also turns signs of
+quaternions and harmonics. splat-transform 3.7 writes the PLY's numbers without a turn and without
+the extension: such a file cannot be told from a right one and comes out upside down.
 """
 
+import dataclasses
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,43 +21,37 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lumefield.codecs.formats._files import read_bytes, replacing
-from lumefield.codecs.formats._splat_rows import (
-    checked,
-    cleaned,
-    logits_from_bytes,
-    opacities,
-    to_bytes,
-    turn_signs,
-    unit_quaternions,
-)
+from lumefield.codecs.formats._splat_rows import checked, cleaned
+from lumefield.codecs.formats._spz_rows import COEFFICIENTS, fraction_bits, packed, sizes, unpacked
 from lumefield.codecs.formats._types import Splats
 from lumefield.errors import FormatError, InputError
 
-_HEADER = np.dtype(
-    [
-        *(("magic", "<u4"), ("version", "<u4"), ("n", "<u4")),
-        *(("degree", "u1"), ("bits", "u1"), ("flags", "u1"), ("zero", "u1")),
-    ]
-)
+_START = [
+    *(("magic", "<u4"), ("version", "<u4"), ("n", "<u4")),
+    *(("degree", "u1"), ("bits", "u1"), ("flags", "u1"), ("streams", "u1")),
+]
+_HEADER = np.dtype(_START)
+_HEADER_4 = np.dtype([*_START, ("toc", "<u4"), ("zero", "u1", 12)])
+_ENTRY = np.dtype([("packed", "<u8"), ("size", "<u8")])
 _MAGIC = 0x5053474E
-_COEFFICIENTS = {0: 1, 1: 4, 2: 9, 3: 16, 4: 25}
-_DEFLATE_RATIO = 1032
-"""Deflate cannot expand by more: 258 bytes for 2 bits."""
-_MAX_DEGREE = 3
-_BITS = 12
-_BLOCK = 1 << 16
-_TURN = np.array([1.0, -1.0, -1.0], np.float32)
-_MASK = 511
-_HALF_ROOT = float(np.sqrt(0.5))
+_ANTIALIASED, _EXTENDED = 1, 2
+_COORDINATES = 0xADBE0003
+"""SPZ_ADOBE_coordinate_system: one u32, of which 4 is right up back and 6 right down forward."""
+_RATIO = 1032
+"""Deflate cannot expand by more (258 bytes for 2 bits); zstd can, but no scene does."""
+_FINE = {3: 5, 4: 4}
+"""Bits of the harmonics above degree 1. The reference encoder has 4, and so has our version 4, byte
+for byte; with 5, trained scenes come out 5 dB nearer to their own pictures in an eighth more."""
+_LEVEL_4 = 12
+"""The reference encoder's level: with it our streams are the same bytes."""
 
 
 class _Spz(NamedTuple):
     version: int
-    n: int
-    k: int
     bits: int
-    antialiased: bool
-    body: bytes
+    flags: int
+    parts: list[NDArray[np.uint8]]
+    rdf: bool = False
 
 
 def load_spz(path: Path) -> Splats:
@@ -62,54 +59,94 @@ def load_spz(path: Path) -> Splats:
 
     Raises:
         InputError: If the file cannot be opened.
-        FormatError: If it is not SPZ of version 2 or 3, or is damaged or cut off.
+        FormatError: If it is not SPZ of version 2, 3 or 4, or is damaged or cut off.
     """
-    spz = _unpack(read_bytes(path), path)
-    n, k, data, at = spz.n, spz.k, np.frombuffer(spz.body, np.uint8), 0
-    width = 4 if spz.version == 3 else 3
-    parts: list[NDArray[np.uint8]] = []
-    for size in (9, 1, 3, 3, width, 3 * (k - 1)):
-        parts.append(data[at : at + n * size].reshape(n, size))
-        at += n * size
-    position, alpha, colour, scale, rotation, rest = parts
-    sh = np.empty((n, k, 3), np.float32)
-    sh[:, 0] = (colour / np.float32(255) - np.float32(0.5)) / np.float32(0.15)
-    sh[:, 1:] = (rest.reshape(n, k - 1, 3).astype(np.float32) - 128) / 128
-    sh *= turn_signs(k)[:, None]
-    quats = _quats_v3(rotation) if spz.version == 3 else _quats_v2(rotation)
-    quats[:, 2:] *= -1
+    data = read_bytes(path)
+    plain = data[:4] == _MAGIC.to_bytes(4, "little") and data[4:8] == (4).to_bytes(4, "little")
+    spz = _unpack_4(data, path) if plain else _unpack(data, path)
+    splats = unpacked(spz.parts, spz.bits, turned=not spz.rdf)
     return cleaned(
-        Splats(
-            means=_positions(position, spz.bits) * _TURN,
-            quats_wxyz=quats,
-            log_scales=(scale / 16.0 - 10).astype(np.float32),
-            logit_opacities=logits_from_bytes(alpha[:, 0]),
-            sh=sh,
-            antialiased=spz.antialiased,
+        dataclasses.replace(
+            splats,
+            antialiased=bool(spz.flags & _ANTIALIASED),
+            source=f"SPZ version {spz.version}, stored right "
+            + ("down forward" if spz.rdf else "up back"),
         )
     )
 
 
-def save_spz(splats: Splats, path: Path) -> None:
-    """Write SPZ version 3; coefficients above degree 3 do not fit the format and are lost.
+def save_spz(splats: Splats, path: Path, version: int = 3) -> None:
+    """Write SPZ; coefficients above degree 3 (version 3) or 4 do not fit the format and are lost.
+
+    Args:
+        splats: What to write, in the PLY's frame.
+        path: Where to.
+        version: 3, which every reader knows, or 4, which is smaller and faster.
 
     Raises:
         InputError: If a position is not finite or beyond 8 million units, or the file cannot be
             written.
-        ValueError: If the arrays do not fit one another.
+        ValueError: If the arrays do not fit one another, or for another version.
     """
+    if version not in (3, 4):
+        raise ValueError(f"version {version}, expected 3 or 4")
     splats = checked(splats)
-    k = min(splats.sh.shape[1], _COEFFICIENTS[_MAX_DEGREE])
-    bits = _fraction_bits(splats.means, path)
-    header = np.zeros((), _HEADER)
-    header["magic"], header["version"], header["n"] = _MAGIC, 3, len(splats.means)
-    header["degree"], header["bits"], header["flags"] = round(k**0.5) - 1, bits, splats.antialiased
-    squeeze = zlib.compressobj(6, zlib.DEFLATED, 31)
+    k = min(splats.sh.shape[1], COEFFICIENTS[version])
+    bits = fraction_bits(splats.means, path)
+    header = np.zeros((), _HEADER_4 if version == 4 else _HEADER)
+    header["magic"], header["version"], header["n"] = _MAGIC, version, len(splats.means)
+    header["degree"], header["bits"] = round(k**0.5) - 1, bits
+    header["flags"] = _ANTIALIASED * splats.antialiased
+    attributes = packed(splats, k, bits, _FINE[version])
     with replacing(path) as file:
-        file.write(squeeze.compress(header.tobytes()))
-        for part in _packed(splats, k, bits):
-            file.write(squeeze.compress(part))
-        file.write(squeeze.flush())
+        for piece in _gzipped(header, attributes) if version == 3 else _listed(header, attributes):
+            file.write(piece)
+
+
+def _gzipped(header: NDArray[Any], attributes: Iterator[Iterator[bytes]]) -> Iterator[bytes]:
+    squeeze = zlib.compressobj(6, zlib.DEFLATED, 31)
+    yield squeeze.compress(header.tobytes())
+    for attribute in attributes:
+        for block in attribute:
+            yield squeeze.compress(block)
+    yield squeeze.flush()
+
+
+def _listed(header: NDArray[Any], attributes: Iterator[Iterator[bytes]]) -> Iterator[bytes]:
+    import zstandard
+
+    squeeze = zstandard.ZstdCompressor(level=_LEVEL_4)
+    raw = [block for block in (b"".join(attribute) for attribute in attributes) if block]
+    streams = [squeeze.compress(block) for block in raw]
+    table = np.zeros(len(raw), _ENTRY)
+    table["packed"], table["size"] = [len(s) for s in streams], [len(b) for b in raw]
+    header["streams"], header["toc"] = len(raw), _HEADER_4.itemsize
+    yield header.tobytes() + table.tobytes()
+    yield from streams
+
+
+def _check(header: Any, versions: tuple[int, ...], path: Path) -> tuple[int, int]:  # noqa: ANN401
+    """Number of Gaussians and of coefficients that a header promises."""
+    version, degree = int(header["version"]), int(header["degree"])
+    if int(header["magic"]) != _MAGIC:
+        raise FormatError(f"{path}: does not begin with NGSP; expected an SPZ file")
+    if version not in versions:
+        raise FormatError(
+            f"{path}: is SPZ version {version}, expected 2, 3 or 4; export it again as version 3"
+        )
+    if degree not in COEFFICIENTS or int(header["bits"]) > 24:
+        raise FormatError(
+            f"{path}: SPZ header has SH degree {degree} and {int(header['bits'])} fraction bits, "
+            "expected at most 4 and 24; the file is damaged"
+        )
+    return int(header["n"]), COEFFICIENTS[degree]
+
+
+def _short(path: Path, n: int, need: int) -> FormatError:
+    return FormatError(
+        f"{path}: SPZ header promises {n} Gaussians ({need} bytes), the file holds fewer; "
+        "it is cut off or damaged"
+    )
 
 
 def _unpack(data: bytes, path: Path) -> _Spz:
@@ -122,27 +159,11 @@ def _unpack(data: bytes, path: Path) -> _Spz:
     if len(head) < 16:
         raise FormatError(f"{path}: ends inside the SPZ header; the file is cut off")
     header = np.frombuffer(head, _HEADER)[0]
-    version, n, degree = int(header["version"]), int(header["n"]), int(header["degree"])
-    if int(header["magic"]) != _MAGIC:
-        raise FormatError(f"{path}: does not begin with NGSP; expected an SPZ file")
-    if version not in (2, 3):
-        raise FormatError(
-            f"{path}: is SPZ version {version}, expected 2 or 3; export it again as version 3"
-        )
-    if degree not in _COEFFICIENTS or int(header["bits"]) > 24:
-        raise FormatError(
-            f"{path}: SPZ header has SH degree {degree} and {int(header['bits'])} fraction bits, "
-            "expected at most 4 and 24; the file is damaged"
-        )
-    k = _COEFFICIENTS[degree]
-    need = n * (16 + (4 if version == 3 else 3) + 3 * (k - 1))
-    most = _DEFLATE_RATIO * len(data) if inflate else len(data) - 16
-    short = FormatError(
-        f"{path}: SPZ header promises {n} Gaussians ({need} bytes), the file holds fewer; "
-        "it is cut off or damaged"
-    )
-    if need > most:
-        raise short
+    n, k = _check(header, (2, 3), path)
+    widths = sizes(k, int(header["version"]))
+    need = n * sum(widths)
+    if need > (_RATIO * len(data) if inflate else len(data) - 16):
+        raise _short(path, n, need)
     if inflate:
         try:
             body = inflate.decompress(inflate.unconsumed_tail, need) if need else b""
@@ -152,83 +173,73 @@ def _unpack(data: bytes, path: Path) -> _Spz:
     else:
         body = data[16 : 16 + need]
     if len(body) < need:
-        raise short
-    return _Spz(version, n, k, int(header["bits"]), bool(header["flags"] & 1), body)
+        raise _short(path, n, need)
+    raw, at, parts = np.frombuffer(body, np.uint8), 0, list[NDArray[np.uint8]]()
+    for width in widths:
+        parts.append(raw[at : at + n * width].reshape(n, width))
+        at += n * width
+    return _Spz(int(header["version"]), int(header["bits"]), int(header["flags"]), parts)
 
 
-def _positions(raw: NDArray[np.uint8], bits: int) -> NDArray[np.float32]:
-    b = raw.reshape(-1, 3, 3).astype(np.int32)
-    fixed = b[..., 0] | (b[..., 1] << 8) | (b[..., 2] << 16)
-    fixed -= (fixed & 0x800000) << 1
-    return (fixed / 2.0**bits).astype(np.float32)
-
-
-def _quats_v2(raw: NDArray[np.uint8]) -> NDArray[np.float32]:
-    xyz = raw / 127.5 - 1
-    w = np.sqrt(np.maximum(0, 1 - (xyz**2).sum(1, keepdims=True)))
-    return np.concatenate([w, xyz], 1).astype(np.float32)
-
-
-def _quats_v3(raw: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Components in the order x y z w; the largest is left out and its index is in the top bits."""
-    code = np.ascontiguousarray(raw).view("<u4")[:, 0]
-    largest = (code >> 30).astype(np.int64)
-    xyzw = np.zeros((len(code), 4))
-    for i in range(3, -1, -1):
-        here = largest != i
-        value = _HALF_ROOT * (code & _MASK) / _MASK * np.where((code >> 9) & 1, -1.0, 1.0)
-        xyzw[:, i] = np.where(here, value, 0)
-        code = np.where(here, code >> 10, code)
-    rest = np.sqrt(np.maximum(0, 1 - (xyzw**2).sum(1)))
-    xyzw[np.arange(len(code)), largest] = rest
-    return np.roll(xyzw, 1, axis=1).astype(np.float32)
-
-
-def _packed(splats: Splats, k: int, bits: int) -> Iterator[bytes]:
-    """The attributes one after the other, each in blocks of Gaussians to keep the memory small."""
-    signs = turn_signs(k)[1:, None]
-    step = np.where(np.arange(1, k) < 4, 8, 16)[:, None]
-
-    def position(rows: slice) -> NDArray[np.uint8]:
-        fixed = np.round(splats.means[rows].astype(np.float64) * _TURN * 2.0**bits)
-        fixed = np.clip(fixed, -(1 << 23), (1 << 23) - 1).astype("<i4")
-        return np.ascontiguousarray(fixed).view(np.uint8).reshape(-1, 4)[:, :3]
-
-    def rest(rows: slice) -> NDArray[np.uint8]:
-        level = np.round(np.clip(splats.sh[rows, 1:k] * signs, -2, 2) * 128) + 128
-        return to_bytes(np.floor((level + step // 2) / step) * step)
-
-    attributes: tuple[Callable[[slice], NDArray[Any]], ...] = (
-        position,
-        lambda rows: to_bytes(opacities(splats.logit_opacities[rows]) * 255),
-        lambda rows: to_bytes(splats.sh[rows, 0].astype(np.float64) * (0.15 * 255) + 127.5),
-        lambda rows: to_bytes((splats.log_scales[rows].astype(np.float64) + 10) * 16),
-        lambda rows: _smallest_three(unit_quaternions(splats.quats_wxyz[rows]) * (1, 1, -1, -1)),
-        rest,
-    )
-    for attribute in attributes:
-        for start in range(0, len(splats.means), _BLOCK):
-            yield attribute(slice(start, start + _BLOCK)).tobytes()
-
-
-def _smallest_three(quats: NDArray[np.float64]) -> NDArray[np.uint32]:
-    xyzw = np.roll(quats, -1, axis=1)
-    largest = np.abs(xyzw).argmax(1)
-    negate = xyzw[np.arange(len(xyzw)), largest] < 0
-    code = largest.astype(np.uint32)
-    for i in range(4):
-        mag = np.floor(_MASK * np.abs(xyzw[:, i]) / _HALF_ROOT + 0.5)
-        sign = ((xyzw[:, i] < 0) ^ negate).astype(np.uint32)
-        word = (sign << 9) | np.minimum(mag, _MASK).astype(np.uint32)
-        code = np.where(largest != i, (code << 10) | word, code)
-    return code.astype("<u4")
-
-
-def _fraction_bits(means: NDArray[np.float32], path: Path) -> int:
-    reach = float(np.abs(means).max(initial=0))
-    if not reach < 2**23 - 1:
-        raise InputError(
-            f"cannot write {path}: a position of {reach:.3g} units, expected finite ones below "
-            "8.4 million in SPZ; scale or centre the scene, or write .ply"
+def _unpack_4(data: bytes, path: Path) -> _Spz:
+    """Version 4: every size is known from the header before a stream is opened."""
+    if len(data) < _HEADER_4.itemsize:
+        raise FormatError(f"{path}: ends inside the SPZ header; the file is cut off")
+    header = np.frombuffer(data[: _HEADER_4.itemsize], _HEADER_4)[0]
+    n, k = _check(header, (4,), path)
+    widths = sizes(k, 4)
+    if n * sum(widths) > _RATIO * len(data):
+        raise _short(path, n, n * sum(widths))
+    full = [width for width in widths if n * width]
+    toc, count = int(header["toc"]), int(header["streams"])
+    at = toc + count * _ENTRY.itemsize
+    if toc < _HEADER_4.itemsize or at > len(data) or count < len(full):
+        raise FormatError(
+            f"{path}: SPZ table of contents at byte {toc} of {count} streams, expected "
+            f"{len(full)} inside {len(data)} bytes; the file is cut off or damaged"
         )
-    return next(bits for bits in range(_BITS, -1, -1) if round(reach * 2**bits) < 2**23)
+    rdf = bool(header["flags"] & _EXTENDED) and _is_rdf(data[_HEADER_4.itemsize : toc], path)
+    parts: list[NDArray[np.uint8]] = []
+    table = iter(np.frombuffer(data[toc:at], _ENTRY))
+    for width in widths:
+        if not n * width:
+            parts.append(np.zeros((n, width), np.uint8))
+            continue
+        entry = next(table)
+        stop = at + int(entry["packed"])
+        if int(entry["size"]) != n * width or stop > len(data):
+            raise _short(path, n, n * sum(widths))
+        raw = _expand(data[at:stop], n * width, path)
+        parts.append(np.frombuffer(raw, np.uint8).reshape(n, width))
+        at = stop
+    return _Spz(4, int(header["bits"]), int(header["flags"]), parts, rdf)
+
+
+def _expand(stream: bytes, size: int, path: Path) -> bytes:
+    import zstandard
+
+    try:
+        with zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(stream) as reader:
+            raw = reader.read(size)
+    except zstandard.ZstdError as error:
+        raise FormatError(f"{path}: SPZ is damaged ({error}); copy it again") from error
+    if len(raw) != size:
+        raise FormatError(f"{path}: SPZ stream has {len(raw)} of {size} bytes; copy it again")
+    return raw
+
+
+def _is_rdf(records: bytes, path: Path) -> bool:
+    """Whether an extension says that the numbers are right, down, forward already."""
+    at = 0
+    while at + 8 <= len(records):
+        kind, length = (int(v) for v in np.frombuffer(records[at : at + 8], "<u4"))
+        value = int.from_bytes(records[at + 8 : at + 12], "little")
+        if kind == _COORDINATES and length >= 4 and value not in (0, 4):
+            if value != 6:
+                raise InputError(
+                    f"{path}: SPZ is stored in coordinate system {value}, expected 4 (right up "
+                    "back) or 6 (right down forward); convert it first"
+                )
+            return True
+        at += 8 + length
+    return False

@@ -1,6 +1,6 @@
 """What the file formats exchange: plain NumPy records, so that reading a file never needs jax."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +30,41 @@ class Splats:
     """Whether the file was trained with the Mip-Splatting 2D filter."""
     comments: tuple[str, ...] = ()
     """Free text lines kept from the header."""
+    up: tuple[float, float, float] | None = None
+    """Direction against gravity in the frame of the arrays, where the file says it."""
+    source: str = ""
+    """What was read, in words: format, version, the frame it is stored in. Never written."""
+
+    def taken(self, rows: NDArray[np.bool_] | NDArray[np.integer]) -> "Splats":
+        """Only some Gaussians: a mask (N,) or indices, whose order is kept."""
+        names = ("means", "quats_wxyz", "log_scales", "logit_opacities", "sh")
+        return replace(self, **{name: getattr(self, name)[rows] for name in names})
+
+    def cut(self, degree: int) -> "Splats":
+        """View-dependent colour up to ``degree`` only; what is above is dropped."""
+        return replace(self, sh=self.sh[:, : (degree + 1) ** 2])
+
+    def moved(
+        self,
+        rotation: NDArray[np.floating],
+        translation: NDArray[np.floating] | tuple[float, float, float] = (0.0, 0.0, 0.0),
+        scale: float = 1.0,
+    ) -> "Splats":
+        """The same scene in another frame: x' = scale * rotation x + translation.
+
+        Centres, orientations, sizes, view-dependent colours and ``up`` all move along.
+
+        Args:
+            rotation: (3, 3) new_from_old, orthonormal, determinant 1.
+            translation: (3,) in units of the new frame.
+            scale: New units per old unit, > 0.
+
+        Raises:
+            ValueError: If ``rotation`` is not a rotation, or ``scale`` is not positive.
+        """
+        from lumefield.codecs.formats._turn import moved
+
+        return moved(self, rotation, translation, scale)
 
 
 @dataclass(frozen=True)
