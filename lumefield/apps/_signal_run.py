@@ -123,7 +123,7 @@ class Session:
             "parameters": parameters(self.state.scene),
             "seconds": round(self.seconds, 2),
             "peak_rss_mb": peak_rss_mb(),
-            "backend": f"{jax.default_backend()}/{'native' if native.load() else 'xla'}",
+            "backend": f"{jax.default_backend()}/{native.backend_on(jax.default_backend())}",
             "versions": versions(),
             "timings": self.timings,
         }
