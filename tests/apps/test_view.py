@@ -1,5 +1,6 @@
 """``view``: what is served, what is not, and what is refused."""
 
+import contextlib
 import http.client
 import os
 import signal
@@ -222,12 +223,20 @@ def test_a_server_for_every_network_is_reached_as_localhost_first():
     assert addresses("127.0.0.1") == ["127.0.0.1"]
 
 
-def command(run: Path, *words: str) -> "subprocess.Popen[str]":
-    code = "import sys; from lumefield.apps._cli import main; sys.exit(main())"
-    words = ("view", str(run), "--no-browser", "--port", "0", *words)
-    return subprocess.Popen(
-        [sys.executable, "-c", code, *words], stdout=subprocess.PIPE, text=True, env=os.environ
+@contextlib.contextmanager
+def command(run: Path, *words: str) -> "Iterator[subprocess.Popen[str]]":
+    """The command at work; it hears Ctrl-C where the tests run in the background, too."""
+    code = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from lumefield.apps._cli import main; sys.exit(main())"
     )
+    words = ("view", str(run), "--no-browser", "--port", "0", *words)
+    line = [sys.executable, "-c", code, *words]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, text=True, env=os.environ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def test_the_command_says_where_and_ends_cleanly_when_interrupted(run: Path):
