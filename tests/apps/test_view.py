@@ -8,7 +8,7 @@ import socket
 import ssl
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from threading import Thread
 
@@ -224,7 +224,7 @@ def test_a_server_for_every_network_is_reached_as_localhost_first():
 
 
 @contextlib.contextmanager
-def command(run: Path, *words: str) -> "Iterator[subprocess.Popen[str]]":
+def command(run: Path, *words: str) -> "Generator[subprocess.Popen[str]]":
     """The command at work; it hears Ctrl-C where the tests run in the background, too."""
     code = (
         "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
