@@ -1,6 +1,6 @@
 // Bundle the viewer into the package: node build.mjs [FOLDER]
-// Writes bundle.js (with the licences of what it holds), template.html and THIRD_PARTY.txt; prints
-// sizes and SHA-256, so that a rebuild can be compared with what is committed.
+// Writes bundle.js (with the licences of what it holds) and THIRD_PARTY.txt beside template.html and
+// style.css, whose sources are there; prints sizes and SHA-256, to compare with what is committed.
 import { createHash } from "node:crypto";
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
@@ -32,10 +32,8 @@ await build({
   logLevel: "warning",
 });
 mkdirSync(out, { recursive: true });
-writeFileSync(join(out, "template.html"), read("src", "template.html"));
-writeFileSync(join(out, "style.css"), read("src", "style.css"));
 writeFileSync(join(out, "THIRD_PARTY.txt"), notices);
-for (const file of ["bundle.js", "template.html", "style.css", "THIRD_PARTY.txt"]) {
+for (const file of ["bundle.js", "THIRD_PARTY.txt"]) {
   const bytes = readFileSync(join(out, file));
   const sha = createHash("sha256").update(bytes).digest("hex");
   console.log(`${file} ${bytes.length} bytes, ${gzipSync(bytes).length} gzip, sha256 ${sha}`);
