@@ -49,7 +49,7 @@ def shell(x: Array) -> Array:
 @jax.jit
 def update(grid: volume.Occupancy, key: Array) -> volume.Occupancy:
     """One update by the shell."""
-    return volume.update_occupancy(grid, shell, key, step=STEP)
+    return grid.updated(shell, key, step=STEP)
 
 
 def grid() -> volume.Occupancy:

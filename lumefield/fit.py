@@ -9,6 +9,7 @@ exactly, whoever loaded it.
 import dataclasses
 import typing
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -18,6 +19,7 @@ import optax
 from flax import struct
 from jaxtyping import Array, PRNGKeyArray
 
+from lumefield import native
 from lumefield.errors import RunError
 
 Loss = Callable[[Any, Any, Any, PRNGKeyArray, Array], tuple[Array, tuple[Any, dict[str, Array]]]]
@@ -32,6 +34,18 @@ Batches = Callable[[int, int], Any]
 """(first step, count) -> a pytree whose leaves have ``count`` as leading axis.
 
 A function of the step alone, so that a resumed run sees the same batches."""
+
+
+class RowAdam(typing.NamedTuple):
+    """An optimizer that moves some rows of a scene and leaves the others; see :func:`row_adam`."""
+
+    init: Callable[[Any], Any]
+    """Scene -> state."""
+    move: Callable[[Any, Any, Any], tuple[Any, Any]]
+    """(gradients, state, scene) -> (scene, state)."""
+
+
+Optimizer = optax.GradientTransformation | RowAdam
 
 
 @typing.no_type_check
@@ -54,7 +68,7 @@ class TrainState:
     def start(
         cls,
         scene: Any,  # noqa: ANN401
-        tx: optax.GradientTransformation,
+        tx: Optimizer,
         key: PRNGKeyArray,
         aux: Any = (),  # noqa: ANN401
     ) -> "TrainState":
@@ -70,6 +84,11 @@ class Stage:
     """Last step of the stage (exclusive)."""
     loss: Loss
     batches: Batches
+    redo: "Callable[[Mapping[str, np.ndarray]], Stage | None] | None" = None
+    """Metrics of a chunk -> None, or the stage to go on with instead.
+
+    That one runs the same steps again, from the state before the chunk, whose outcome is forgotten.
+    So a size that a step finds too small is looked at once a chunk, not at every step."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +104,7 @@ class Chunk:
 def fit(
     state: TrainState,
     stages: tuple[Stage, ...],
-    tx: optax.GradientTransformation,
+    tx: Optimizer,
     *,
     chunk: int = 50,
     after_step: AfterStep | None = None,
@@ -112,7 +131,8 @@ def fit(
         RunError: If the loss, or the scene after a chunk, is not finite; the message names the
             step. ``on_chunk`` saw the last good state.
     """
-    for stage in stages:
+    for planned in stages:
+        stage = planned
         if int(state.step) >= stage.until:
             continue
         run = _runner(stage.loss, tx, after_step)
@@ -120,6 +140,9 @@ def fit(
             count = min(chunk, stage.until - first)
             new, metrics, finite = run(state, stage.batches(first, count))
             host = {name: np.asarray(value) for name, value in metrics.items()}
+            if stage.redo and (other := stage.redo(host)):
+                stage, run = other, _runner(other.loss, tx, after_step)
+                continue
             _check_finite(host["loss"], bool(finite), first)
             state = between(new) if between else new
             if on_chunk and not on_chunk(state, Chunk(int(state.step), host)):
@@ -139,7 +162,7 @@ def _check_finite(losses: np.ndarray, scene_is_finite: bool, first: int) -> None
 
 
 def _runner(
-    loss: Loss, tx: optax.GradientTransformation, after_step: AfterStep | None
+    loss: Loss, tx: Optimizer, after_step: AfterStep | None
 ) -> Callable[[TrainState, Any], tuple[TrainState, dict[str, Array], Array]]:
     def step(state: TrainState, batch: Any) -> tuple[TrainState, dict[str, Array]]:  # noqa: ANN401
         key = jax.random.fold_in(state.key, state.step)
@@ -147,8 +170,11 @@ def _runner(
         grad = jax.value_and_grad(loss, has_aux=True)
         (value, (aux, metrics)), grads = grad(state.scene, state.aux, batch, for_loss, state.step)
         with jax.numpy_dtype_promotion("standard"):  # optax' Adam is not clean under "strict"
-            updates, opt = tx.update(grads, state.opt, state.scene)
-            scene = optax.apply_updates(state.scene, updates)
+            if isinstance(tx, RowAdam):
+                scene, opt = tx.move(grads, state.opt, state.scene)
+            else:
+                updates, opt = tx.update(grads, state.opt, state.scene)
+                scene = optax.apply_updates(state.scene, updates)
         if after_step:
             scene, aux = after_step(scene, aux, grads, for_noise, state.step)
         new = TrainState(scene=scene, opt=opt, aux=aux, key=state.key, step=state.step + 1)
@@ -225,17 +251,55 @@ def scaled_adam(
     """
     adam = optax.scale_by_adam(b1=b1, b2=b2, eps=eps)
 
-    def below(rate: Any, scaled: Any) -> Any:  # noqa: ANN401
-        def times(leaf: Array) -> Array:
-            return -rate * leaf
-
-        return jax.tree.map(times, scaled)
+    def times(rate: Any, leaf: Array) -> Array:  # noqa: ANN401
+        return -rate * leaf
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:  # noqa: ANN401
         scaled, new = adam.update(updates, state, params)
-        return jax.tree.map(below, rates(state.count), scaled), new
+        return _below(times, rates(state.count), scaled), new
 
     return optax.GradientTransformation(adam.init, update)
+
+
+def row_adam(
+    rates: Callable[[Array], Any],
+    rows: Callable[[Any], Any],
+    *,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: float = 1e-15,
+    backend: str = "auto",
+) -> RowAdam:
+    """``scaled_adam`` of some rows in each step; the others keep their values and their moments.
+
+    As the sparse Adam of 3DGS and of Taming 3DGS (Mallick et al. 2024), but for the correction of
+    the bias: it counts all steps, as Adam's does. The result is not Adam's, whose moments decay and
+    whose rows go on in steps that have no gradient for them.
+
+    Args:
+        rates: As in ``scaled_adam``.
+        rows: Gradients -> pytree like the scene, or a prefix of it: boolean arrays over the leading
+            axis of each leaf, or None for all of what the scene has there.
+        b1: Decay of the first moment.
+        b2: Decay of the second moment.
+        eps: Added to the root of the second moment.
+        backend: See ``native.adam_rows``.
+    """
+
+    def move(grads: Any, state: Any, scene: Any) -> tuple[Any, Any]:  # noqa: ANN401
+        count = jnp.asarray(optax.safe_increment(state.count))
+        decay = jnp.asarray([np.log(b1), np.log(b2)], jnp.float32)
+        # 1 / (1 - b^t), which loses digits for b near 1.
+        grow = -1 / jnp.expm1(decay * count.astype(jnp.float32))
+        step = partial(native.adam_rows, grow=grow, b1=b1, b2=b2, eps=eps, backend=backend)
+        told = (_spread(rows(grads), scene), _spread(rates(state.count), scene))
+        trees = (jax.tree.leaves(tree) for tree in (grads, state.mu, state.nu, scene))
+        done = [step(*leaves) for leaves in zip(*told, *trees, strict=True)]
+        whole = jax.tree.structure(scene)
+        moved, mu, nu = (jax.tree.unflatten(whole, x) for x in zip(*done, strict=True))
+        return moved, state._replace(count=count, mu=mu, nu=nu)
+
+    return RowAdam(optax.scale_by_adam().init, move)
 
 
 def forget(opt: Any, scene: Any, rows: Any) -> Any:  # noqa: ANN401
@@ -247,15 +311,66 @@ def forget(opt: Any, scene: Any, rows: Any) -> Any:  # noqa: ANN401
         rows: Pytree like ``scene``, or a prefix of it: boolean arrays over the leading axis of each
             leaf, or None to keep what the scene has there.
     """
+
+    def clear(moments: Any) -> Any:  # noqa: ANN401
+        def cleared(gone: Any, leaf: Array) -> Array:  # noqa: ANN401
+            if gone is None:
+                return leaf
+            rows = gone.reshape(gone.shape + (1,) * (leaf.ndim - gone.ndim))
+            return jnp.where(rows, jnp.zeros((), leaf.dtype), leaf)
+
+        return _below(cleared, rows, moments)
+
+    return _in_moments(clear, opt, scene)
+
+
+def reordered(opt: Any, scene: Any, order: Any) -> Any:  # noqa: ANN401
+    """The optimizer's moments when row ``order[i]`` of a leaf of the scene becomes its row i.
+
+    Args:
+        opt: Optimizer state whose moment leaves mirror the scene.
+        scene: The scene the moments belong to.
+        order: Pytree like ``scene``, or a prefix of it: integer arrays over the leading axis of
+            each leaf, or None where the order stays.
+    """
+    return _in_moments(partial(permuted, order), opt, scene)
+
+
+def permuted(order: Any, tree: Any) -> Any:  # noqa: ANN401
+    """Rows ``order`` of the leaves of a tree; see :func:`reordered`."""
+
+    def taken(rows: Any, leaf: Array) -> Array:  # noqa: ANN401
+        return leaf if rows is None else leaf[rows]
+
+    return _below(taken, order, tree)
+
+
+def _in_moments(change: Callable[[Any], Any], opt: Any, scene: Any) -> Any:  # noqa: ANN401
+    """``change`` done to every part of the optimizer's state that mirrors the scene."""
     wanted = _outline(scene)
 
     def mirrors(tree: Any) -> bool:  # noqa: ANN401
         return _outline(tree) == wanted
 
-    def clear(tree: Any) -> Any:  # noqa: ANN401
-        return jax.tree.map(_cleared, rows, tree, is_leaf=_is_none) if mirrors(tree) else tree
+    def changed(tree: Any) -> Any:  # noqa: ANN401
+        return change(tree) if mirrors(tree) else tree
 
-    return jax.tree.map(clear, opt, is_leaf=mirrors)
+    return jax.tree.map(changed, opt, is_leaf=mirrors)
+
+
+def _below(change: Callable[[Any, Array], Any], prefix: Any, tree: Any) -> Any:  # noqa: ANN401
+    """``change(what the prefix says of a leaf, leaf)`` for every leaf of the tree; None counts."""
+
+    def part(said: Any, below: Any) -> Any:  # noqa: ANN401
+        return jax.tree.map(partial(change, said), below)
+
+    return jax.tree.map(part, prefix, tree, is_leaf=_is_none)
+
+
+def _spread(prefix: Any, tree: Any) -> list[Any]:  # noqa: ANN401
+    """What the prefix says of each leaf of the tree, in their order."""
+    said = _below(lambda said, _: (said,), prefix, tree)
+    return [x for (x,) in jax.tree.structure(tree).flatten_up_to(said)]
 
 
 def _is_none(x: Any) -> bool:  # noqa: ANN401
@@ -265,14 +380,3 @@ def _is_none(x: Any) -> bool:  # noqa: ANN401
 def _outline(tree: Any) -> tuple[Any, list[tuple[int, ...]]]:  # noqa: ANN401
     leaves, structure = jax.tree.flatten(tree)
     return structure, [np.shape(leaf) for leaf in leaves]
-
-
-def _cleared(rows: Array | None, moments: Any) -> Any:  # noqa: ANN401
-    if rows is None:
-        return moments
-
-    def zeroed(leaf: Array) -> Array:
-        gone = rows.reshape(rows.shape + (1,) * (leaf.ndim - rows.ndim))
-        return jnp.where(gone, jnp.zeros((), leaf.dtype), leaf)
-
-    return jax.tree.map(zeroed, moments)

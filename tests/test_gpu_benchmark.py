@@ -1,7 +1,11 @@
 """The benchmark for GPUs: scenes, roofline and table; and the whole of it, tiny, on the CPU."""
 
 import json
+import os
+import sys
+import types
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -72,6 +76,52 @@ def test_the_table_has_a_line_for_each_contender():
     ]
     assert lines[3].endswith("not installed")
     assert lines[4].split(", ")[-1] == "wall_s 50.0"
+
+
+def test_a_contender_that_fails_is_a_row_that_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    module = tmp_path / "benchmarks" / "gpu"
+    module.mkdir(parents=True)
+    monkeypatch.setattr(gpu, "ROOT", tmp_path)
+
+    def said(code: str) -> dict[str, object]:
+        (module / "odd.py").write_text(code)
+        return gpu.child("odd", environment={**os.environ, "PYTHONPATH": str(tmp_path)})
+
+    assert said(f"print('{legs.OPENING}{{\"a\": 1}}'); print('goodbye'); exit(3)") == {"a": 1}
+    assert said("print('nothing of use')") == {"note": "failed: exit code 0: nothing of use"}
+    assert said("import os; os.abort()")["note"] == "failed: exit code -6: no output"
+    assert said("raise SystemExit('no nvcc')") == {"note": "failed: exit code 1: no nvcc"}
+    monkeypatch.setattr(gpu, "PATIENCE_S", 0.2)
+    assert said("import time; time.sleep(60)") == {"note": "failed: not done after 0.2 s"}
+
+
+def test_a_contender_of_another_shape_does_not_agree(tmp_path: Path):
+    gradients: dict[str, Any] = {f"g{i}": np.ones((5, 3)) for i in range(4)}
+    np.savez(tmp_path / "a.npz", picture=np.zeros((4, 5, 3)), **gradients)
+    np.savez(tmp_path / "b.npz", picture=np.zeros((1, 4, 5, 3)), **gradients)
+    told = gpu.parity(tmp_path / "a.npz", tmp_path / "b.npz")
+    assert told == {"agrees": False, "note": "failed: pictures or gradients of another shape"}
+    assert gpu.parity(tmp_path / "a.npz", tmp_path / "a.npz")["agrees"]
+    assert gpu.parity(tmp_path / "none.npz", tmp_path / "a.npz") == {}
+
+
+def test_what_stops_a_leg_is_told_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    words = ["legs", "splax", "10", "8", "8", "1", str(tmp_path / "out.npz")]
+    monkeypatch.setattr(sys, "argv", words)
+    monkeypatch.setattr(legs, "absent", lambda name: "")
+    old = types.ModuleType("splax")
+    for library, said in (
+        (None, "failed: ModuleNotFoundError"),
+        (old, "a version without spherical harmonics; pip install -U splax"),
+    ):
+        monkeypatch.setitem(sys.modules, "splax", library)
+        legs.main()
+        line = capsys.readouterr().out.strip()
+        assert json.loads(line.removeprefix(legs.OPENING))["note"].startswith(said)
 
 
 @pytest.mark.slow

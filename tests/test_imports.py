@@ -20,6 +20,8 @@ COMMANDS = (
     "_demo",
     "_inspect",
     "_doctor",
+    "_compress",
+    "_decompress",
 )
 
 

@@ -86,6 +86,13 @@ def test_native_and_xla_steps_are_timed_side_by_side(small: garden.Garden):
     assert all(t > 0 for t in times.values())
 
 
+def test_steps_in_either_order_and_the_sorting_are_timed(small: garden.Garden):
+    del small
+    times = kernel_runs.order()
+    assert set(times) == {"random", "curve", "resort"}
+    assert all(t > 0 for t in times.values())
+
+
 def test_interleaved_takes_turns_and_the_median():
     ticks: Iterator[float] = iter([0, 1, 1, 3, 3, 13, 13, 15, 15, 18, 18, 20])
     order: list[str] = []

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.gpu.legs import MEASURES, OTHERS
+from benchmarks.gpu.legs import MEASURES, OPENING, OTHERS
 from benchmarks.gpu.peaks import floor_ms
 from benchmarks.gpu.train import fox
 from lumefield import __version__
@@ -44,6 +44,8 @@ TRAINING = {
     "small": (20_000, 270, 480, 5),
     "full": (2_000_000, 1080, 1920, 50),
 }
+PATIENCE_S = 1800
+"""Seconds that a contender may take, compiling included."""
 PACKAGES = ("jax", "jaxlib", "warp-lang", "numpy", "torch", "gsplat", "splax")
 Row = dict[str, Any]
 
@@ -72,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     }
     if given.train:
         words = (str(v) for v in TRAINING[given.size])
-        synthetic = _child("train", *words, environment=environment)
+        synthetic = child("train", *words, environment=environment)
         report["training"] = [synthetic, *fox(tiny=given.size != "full")]
     slug = "-".join(device["name"].lower().split())
     tail = "" if given.size == "full" else f"-{given.size}"
@@ -93,38 +95,52 @@ def _rows(size: str, legs: tuple[str, ...], environment: dict[str, str]) -> list
             for height, width in plan["images"]:
                 words = [str(v) for v in (n, height, width)]
                 tiny = str(int(size == "tiny"))
-                least = _child("peaks", *words, tiny, environment=environment)
+                least = child("peaks", *words, tiny, environment=environment)
                 for leg in legs:
                     sys.stderr.write(f"{leg}: {n} Gaussians, {width} x {height}\n")
                     file = Path(folder) / f"{leg}.npz"
                     file.unlink(missing_ok=True)
-                    told = _child(
+                    told = child(
                         "legs", leg, *words, str(plan["rounds"]), str(file), environment=environment
                     )
                     row: Row = {"leg": leg, "gaussians": n, "size": f"{width}x{height}", **told}
-                    for measure in MEASURES if f"{MEASURES[0]}_ms" in told else ():
+                    known = f"{MEASURES[0]}_ms" in told and "note" not in least
+                    for measure in MEASURES if known else ():
                         row[f"{measure}_floor_ms"] = round(floor_ms(least, measure), 5)
-                    row |= _parity(file, Path(folder) / "xla.npz")
+                    row |= parity(file, Path(folder) / "xla.npz")
                     rows.append(row | {"least": least} if leg == legs[0] else row)
     return rows
 
 
-def _child(module: str, *words: str, environment: dict[str, str]) -> Row:
+def child(module: str, *words: str, environment: dict[str, str]) -> Row:
     """What a process of this package prints; its failure as a note."""
     command = [sys.executable, "-m", f"benchmarks.gpu.{module}", *words]
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, cwd=ROOT, env=environment
-    )
-    lines = (done.stdout if done.returncode == 0 else done.stderr).strip().splitlines()
-    last = lines[-1] if lines else "no output"
-    return json.loads(last) if done.returncode == 0 else {"note": f"failed: {last[:200]}"}
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=ROOT,
+            env=environment,
+            timeout=PATIENCE_S,
+        )
+    except subprocess.TimeoutExpired:
+        return {"note": f"failed: not done after {PATIENCE_S} s"}
+    for line in reversed(done.stdout.splitlines()):  # libraries may print when they are left
+        if line.startswith(OPENING):
+            return json.loads(line.removeprefix(OPENING))
+    lines = done.stderr.strip().splitlines() or done.stdout.strip().splitlines() or ["no output"]
+    return {"note": f"failed: exit code {done.returncode}: {lines[-1][:200]}"}
 
 
-def _parity(file: Path, reference: Path) -> Row:
+def parity(file: Path, reference: Path) -> Row:
     """Largest and mean difference of the picture, and of gradients relative to their norms."""
     if not file.exists() or not reference.exists():
         return {}
     with np.load(file) as mine, np.load(reference) as other:
+        if any(mine[k].shape != other[k].shape for k in other.files):
+            return {"agrees": False, "note": "failed: pictures or gradients of another shape"}
         apart = np.abs(mine["picture"] - other["picture"])
         gradients = [
             float(np.linalg.norm(mine[k] - other[k]) / max(np.linalg.norm(other[k]), 1e-30))
@@ -176,7 +192,7 @@ def table(report: dict[str, Any]) -> str:
         if "note" in r:
             lines.append(head + r["note"])
             continue
-        of_floor = [r[f"{m}_ms"] / max(r[f"{m}_floor_ms"], 1e-9) for m in MEASURES]
+        of_floor = [r[f"{m}_ms"] / max(r.get(f"{m}_floor_ms", np.nan), 1e-9) for m in MEASURES]
         lines.append(
             f"{head}{r['forward_ms']:>9.2f} {of_floor[0]:>8.1f} {r['step_ms']:>9.2f} "
             f"{of_floor[1]:>8.1f} {r['peak_mb']:>8.0f} {r.get('picture_max', np.nan):>12.2g} "

@@ -9,6 +9,7 @@ import argparse
 import importlib
 import importlib.util
 import json
+import os
 import resource
 import statistics
 import sys
@@ -27,6 +28,8 @@ Numbers = dict[str, Any]
 OURS = ("warp", "xla", "native")
 OTHERS = ("gsplat", "splax")
 MEASURES = ("forward", "step")
+OPENING = "numbers "
+"""What the line of numbers of a process starts with; libraries print, too."""
 
 
 def main() -> None:
@@ -37,18 +40,23 @@ def main() -> None:
         parser.add_argument(word, type=int)
     parser.add_argument("file", type=Path)
     given = parser.parse_args()
-    missing = absent(given.name)
-    if missing:
-        print(json.dumps({"note": missing}))
-        return
-    made = scene.make(given.n, given.height, given.width)
+    os.environ.setdefault("SCIPY_ARRAY_API", "1")  # splax wants it before anything loads SciPy
     leg = {"gsplat": _gsplat, "splax": _splax}.get(given.name)
     try:
+        if missing := absent(given.name):
+            tell({"note": missing})
+            return
+        made = scene.make(given.n, given.height, given.width)
         numbers = leg(made, given.rounds, given.file) if leg else _ours(given.name, made, given)
     except Exception as error:  # another program's failure is a row of the table
         lines = str(error).strip().splitlines()
         numbers = {"note": f"failed: {type(error).__name__}: {lines[0][:160] if lines else ''}"}
-    print(json.dumps(numbers))
+    tell(numbers)
+
+
+def tell(numbers: Numbers) -> None:
+    """Print the line that ``python -m benchmarks.gpu`` reads."""
+    print(f"\n{OPENING}{json.dumps(numbers)}", flush=True)
 
 
 def absent(name: str) -> str:
@@ -156,13 +164,11 @@ def _ours(name: Any, made: Scene, given: argparse.Namespace) -> Numbers:
 
 
 def _splax(made: Scene, rounds: int, file: Path) -> Numbers:
-    import inspect
-
     import jax.numpy as jnp
 
     library = importlib.import_module("splax")
-    if "log_scales" not in inspect.signature(library.render).parameters:
-        return {"note": "older than 0.2, which has no spherical harmonics; pip install -U splax"}
+    if not hasattr(library, "spherical_harmonics"):  # 0.1 takes one colour a Gaussian
+        return {"note": "a version without spherical harmonics; pip install -U splax"}
     pinhole = [tuple(float(v) for v in x) for x in (made.focal, made.centre)]
 
     def draw(means: Any, quats: Any, log_scales: Any, logits: Any, sh: Any) -> Any:

@@ -8,14 +8,13 @@ back, until T <= 1e-4. Letters: N Gaussians, V of them visible, P pixels, E eval
 """
 
 import argparse
-import json
 from functools import partial
 from typing import Any
 
 import numpy as np
 
 from benchmarks.gpu import scene
-from benchmarks.gpu.legs import timed
+from benchmarks.gpu.legs import tell, timed
 from benchmarks.gpu.scene import Scene
 from benchmarks.suite import garden
 from benchmarks.suite.timing import waiting
@@ -34,7 +33,7 @@ def main() -> None:
         parser.add_argument(word, type=int)
     given = parser.parse_args()
     made = scene.make(given.n, given.height, given.width)
-    print(json.dumps(peaks(tiny=bool(given.tiny)) | work(made, tiny=bool(given.tiny))))
+    tell(peaks(tiny=bool(given.tiny)) | work(made, tiny=bool(given.tiny)))
 
 
 def peaks(*, tiny: bool) -> Numbers:

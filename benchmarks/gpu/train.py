@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.gpu import scene
-from benchmarks.gpu.legs import megabytes
+from benchmarks.gpu.legs import megabytes, tell
 
 DATA = Path(os.environ.get("LUMEFIELD_DATA", Path(__file__).parents[3] / "shared" / "data"))
 Numbers = dict[str, Any]
@@ -31,7 +31,7 @@ def main() -> None:
     for word in ("n", "height", "width", "steps"):
         parser.add_argument(word, type=int)
     given = parser.parse_args()
-    print(json.dumps(steps(given.n, given.height, given.width, given.steps)))
+    tell(steps(given.n, given.height, given.width, given.steps))
 
 
 def fox(*, tiny: bool) -> list[Numbers]:
@@ -68,7 +68,7 @@ def steps(n: int, height: int, width: int, count: int) -> Numbers:
     from lumefield.apps import _splat
     from lumefield.apps._batches import Batch
     from lumefield.fields import Gaussians, Stats
-    from lumefield.fit import Chunk, Stage, TrainState, fit
+    from lumefield.fit import Chunk, TrainState, fit
 
     made = scene.make(n, height, width)
     recipe = _splat.Recipe(steps=30_000, limit=n)
@@ -89,9 +89,9 @@ def steps(n: int, height: int, width: int, count: int) -> Numbers:
         batch = Batch(np.zeros(1, np.int32), grey, full, full, *views)
         return Batch(*(np.broadcast_to(x[None], (size, *x.shape)) for x in batch))
 
-    loss = _splat.make_loss(recipe, height=height, width=width, degree=3)
-    after = _splat.make_after_step(recipe, height=height, width=width)
-    stage = Stage(2 * count, loss, batches)
+    size: dict[str, Any] = {"height": height, "width": width}
+    after = _splat.make_after_step(recipe, **size)
+    stage = _splat.make_stage(recipe, 2 * count, batches, **size, degree=3)
     times, losses = [time.perf_counter()], list[float]()
 
     def tick(state: TrainState, chunk: Chunk) -> bool:

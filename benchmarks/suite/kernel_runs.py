@@ -97,6 +97,35 @@ def step() -> Numbers:
     return interleaved(runs, ROUNDS)
 
 
+def order() -> Numbers:
+    """The full step, native, of Gaussians in random order and along a space-filling curve."""
+    import dataclasses
+
+    import jax
+    import jax.numpy as jnp
+
+    from lumefield.fields import morton_order
+    from lumefield.fit import permuted
+
+    scene = garden.make(N, SIZE)  # points were drawn at random: their order says nothing of space
+    last = jnp.zeros(N, bool)
+    sort = jax.jit(morton_order)
+    rows = np.asarray(sort(jnp.asarray(scene.means), last))
+    names = ("means", "quats_wxyz", "log_scales", "logit_opacities", "sh")
+    curve = dataclasses.replace(scene, **{name: getattr(scene, name)[rows] for name in names})
+
+    def moved(g: Any) -> Any:  # with the moments of the optimizer
+        return permuted(morton_order(g.means, last), (g, g, g))
+
+    gaussians, _ = nouns(scene)
+    runs = {
+        "random": full_step(scene, "native"),
+        "curve": full_step(curve, "native"),
+        "resort": waiting(jax.jit(moved), gaussians),
+    }
+    return interleaved(runs, ROUNDS)
+
+
 def tiles() -> Numbers:
     """Row visits counted by a slow build, times of the normal one, and stages of a third."""
     import jax
@@ -251,6 +280,7 @@ def table() -> Numbers:
 
 RUNS: dict[str, Callable[[], Numbers]] = {
     "step": step,
+    "order": order,
     "tiles": tiles,
     "wall": wall,
     "idle": idle,

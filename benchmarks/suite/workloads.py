@@ -29,6 +29,7 @@ WORKLOADS: dict[str, Callable[[], list[Metric]]] = {
     "cli": command_line,
     "splat_threads": kernels.splat_threads,
     "splat_step": kernels.splat_step,
+    "splat_order": kernels.splat_order,
     "splat_tiles": kernels.splat_tiles,
     "splat_memory": kernels.splat_memory,
     "splat_table": kernels.splat_table,

@@ -66,6 +66,20 @@ def splat_step() -> list[Metric]:
     return metrics
 
 
+def splat_order() -> list[Metric]:
+    """Full step, native: Gaussians in random order against the order that training puts them in."""
+    t = _measure("order")
+    if not t:
+        return []
+    gain = t["random"] / t["curve"]
+    return [
+        Metric(f"{_SCENE}.order_random_ms", t["random"], "ms", "lower", _FREE),
+        Metric(f"{_SCENE}.order_curve_ms", t["curve"], "ms", "lower", _FREE),
+        Metric(f"{_SCENE}.order_gain", gain, "x", "higher", 0.1),
+        Metric(f"{_SCENE}.resort_ms", t["resort"], "ms", "lower", _FREE),
+    ]
+
+
 def splat_tiles() -> list[Metric]:
     """Forward compositing: row visits x lanes over time, with and without sorting and binning."""
     t = _measure("tiles")

@@ -25,7 +25,7 @@ from lumefield.apps._views import Views
 from lumefield.codecs.formats import Splats
 from lumefield.errors import RunError
 from lumefield.fields import Gaussians, Stats
-from lumefield.fit import Chunk, Stage, TrainState, fit
+from lumefield.fit import Chunk, TrainState, fit
 
 LONGEST = 1280
 """Longest side of the pictures that are baked from, pixels."""
@@ -181,10 +181,12 @@ def _refined(
         index = shuffled(wanted.seed, len(targets.views), first, count)
         return pictures.batch(index[:, None])
 
-    loss = _splat.make_loss(recipe, height=height, width=width, degree=recipe.degree)
+    stage = _splat.make_stage(
+        recipe, wanted.steps, batches, height=height, width=width, degree=recipe.degree
+    )
     return fit(
         state,
-        (Stage(wanted.steps, loss, batches),),
+        (stage,),
         _splat.optimizer(recipe, state.scene),
         chunk=_CHUNK,
         after_step=_splat.make_after_step(recipe, height=height, width=width),

@@ -22,6 +22,8 @@ COMMANDS = {
     "render": "Render held-out views, an orbit, a spiral or a keyframe path.",
     "view": "Look at a scene in a browser or a headset, or compare two.",
     "export": "Write a scene for viewers: as Gaussians or as a mesh.",
+    "compress": "Compress a picture as an overfitted network, to a .lume file.",
+    "decompress": "Decode a .lume file; its pixels are the same on every machine.",
     "inspect": "Show what a splat file or a run holds.",
     "doctor": "Show versions, device and kernel backend, and how to get a faster one.",
     "demo": "Make a photo set, train on it and report, with no data of your own.",

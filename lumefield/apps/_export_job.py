@@ -17,7 +17,7 @@ from lumefield.apps._export_splats import write_splats
 from lumefield.apps._mesh import Meshing, box_of, draw_targets, fused, meshed
 from lumefield.apps._mesh_files import write_coloured
 from lumefield.apps._paths import around_points, world_up
-from lumefield.apps._progress import CaptureBar, Say, TrainBar
+from lumefield.apps._progress import CaptureBar, Say, StepBar
 from lumefield.apps._scene_io import Scene, make_draw, scene_draw, to_bytes
 from lumefield.apps._views import Views
 from lumefield.codecs.formats import Splats, load_splats
@@ -57,10 +57,11 @@ def write_baked(settings: Export, scene: Scene) -> Path:
 def _baked(look: Look, views: Views, wanted: Wanted) -> Splats:
     with CaptureBar() as tell:
         targets = targets_of(look, views, wanted, tell)
-    with TrainBar(max(1, wanted.steps), 0, "Gaussians") as bar:
+    with StepBar("bake", max(1, wanted.steps), 0) as bar:
 
         def on_chunk(state: TrainState, chunk: Chunk) -> bool:
-            bar.update(chunk.step, float(np.mean(chunk.metrics["psnr"])), int(state.aux.used))
+            psnr = float(np.mean(chunk.metrics["psnr"]))
+            bar.update(chunk.step, f"{psnr:.2f} dB  {int(state.aux.used):,} Gaussians")
             return True
 
         return baked(targets, wanted, on_chunk)

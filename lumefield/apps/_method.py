@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import optax
 from numpy.typing import NDArray
 
 from lumefield.apps._capture_type import Capture
 from lumefield.apps._frame import WorldFrame
 from lumefield.apps._train_settings import Train
-from lumefield.fit import AfterStep, Stage, TrainState
+from lumefield.fit import AfterStep, Optimizer, Stage, TrainState
 
 BACKGROUND = {"black": 0.0, "white": 1.0, "random": 0.0}
 """Word of ``--background`` -> grey level that pictures are drawn over."""
@@ -50,7 +49,7 @@ class Job:
     start: Callable[[], TrainState]
     """The state before the first step."""
     stages: Callable[[], tuple[Stage, ...]]
-    optimizer: Callable[[Any], optax.GradientTransformation]
+    optimizer: Callable[[Any], Optimizer]
     """Scene -> optimizer."""
     after_step: AfterStep | None
     between: Callable[[TrainState], TrainState] | None

@@ -79,42 +79,35 @@ class CaptureBar(_Bar):
         self._bar.update(self._tasks[name], completed=share, description=stage)
 
 
-class TrainBar(_Bar):
-    """Step, PSNR, the size of what is trained, steps per second, ETA."""
+class StepBar(_Bar):
+    """Steps, what is said of the last of them, steps per second, ETA; plain lines elsewhere."""
 
-    def __init__(self, steps: int, done: int, noun: str = "Gaussians") -> None:
+    def __init__(self, verb: str, steps: int, done: int) -> None:
         super().__init__(
-            TextColumn("train"),
+            TextColumn(verb),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[psnr]:.2f} dB"),
-            TextColumn("{task.fields[count]} " + noun),
+            TextColumn("{task.fields[words]}"),
             TextColumn("{task.fields[rate]:.1f} it/s"),
             TimeRemainingColumn(),
         )
-        self._task = self._bar.add_task(
-            "train", total=steps, completed=done, psnr=0.0, count=0, rate=0.0
-        )
-        self._done, self._first, self._plain = done, done, self._bar.disable
-        self._noun = noun
-        self._told = done
+        self._task = self._bar.add_task(verb, total=steps, completed=done, words="", rate=0.0)
+        self._steps, self._first, self._told = steps, done, done
 
-    def __enter__(self) -> "TrainBar":
+    def __enter__(self) -> "StepBar":
         self._bar.start()
         return self
 
-    def update(self, step: int, psnr: float, count: int) -> None:
-        """Show where training is."""
-        task = self._bar.tasks[0]
-        elapsed = max(task.elapsed or 0.0, 1e-6)
+    def update(self, step: int, words: str) -> None:
+        """Show where it is; ``words`` such as ``27.60 dB  40,000 Gaussians``."""
+        elapsed = max(self._bar.tasks[0].elapsed or 0.0, 1e-6)
         rate = (step - self._first) / elapsed
-        self._bar.update(self._task, completed=step, psnr=psnr, count=f"{count:,}", rate=rate)
-        total = int(task.total or step)
-        if self._plain and (step - self._told >= max(1, total // 20) or step == total):
+        self._bar.update(self._task, completed=step, words=words, rate=rate)
+        due = step - self._told >= max(1, self._steps // 20) or step == self._steps
+        if self._bar.disable and due:
             self._told = step
-            left = (total - step) / max(rate, 1e-6)
+            left = (self._steps - step) / max(rate, 1e-6)
             print(
-                f"step {step}/{total}  {psnr:.2f} dB  {count:,} {self._noun}  {rate:.1f} it/s  "
-                f"{left:.0f} s left",
+                f"step {step}/{self._steps}  {words}  {rate:.1f} it/s  {left:.0f} s left",
                 flush=True,
             )

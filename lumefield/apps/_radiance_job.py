@@ -23,7 +23,7 @@ from lumefield.apps._radiance_trace import density_at
 from lumefield.apps._rays import RayBatches, seen_points
 from lumefield.apps._train_settings import Train
 from lumefield.fit import Stage, TrainState
-from lumefield.render.volume import Occupancy, update_occupancy
+from lumefield.render.volume import Occupancy
 
 _CELLS = 128
 """Of the occupancy, per axis and level."""
@@ -164,8 +164,7 @@ def _make_between(recipe: _radiance.Recipe) -> Any:  # noqa: ANN401
         key = jax.random.fold_in(jax.random.fold_in(state.key, fold), state.step)
 
         def once(i: jax.Array, aux: Occupancy) -> Occupancy:
-            return update_occupancy(
-                aux,
+            return aux.updated(
                 partial(density_at, state.scene.field),
                 jax.random.fold_in(key, i),
                 step=recipe.sampling.step,

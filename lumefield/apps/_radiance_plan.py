@@ -119,6 +119,7 @@ def _zipnerf(quality: str, near: float, levels: int) -> Recipe:
             root=2,
             padding=1e-3,
             cones=True,
+            quarters=True,
             calm=True,
         ),
         rate=1e-2,

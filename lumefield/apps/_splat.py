@@ -2,6 +2,7 @@
 
 import dataclasses
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, NamedTuple
@@ -9,7 +10,6 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from flax import struct
 from jax import Array
 from jax.sharding import Mesh
@@ -20,7 +20,17 @@ from lumefield.apps._batches import Batch
 from lumefield.apps._devices import mean_over_cameras
 from lumefield.apps._poses import refined_pose
 from lumefield.fields import Gaussians, Splatting, Stats
-from lumefield.fit import TrainState, forget, scaled_adam
+from lumefield.fit import (
+    Batches,
+    Optimizer,
+    Stage,
+    TrainState,
+    forget,
+    permuted,
+    reordered,
+    row_adam,
+    scaled_adam,
+)
 
 Densify = Literal["mcmc", "adc"]
 
@@ -74,6 +84,10 @@ class Recipe:
     """Of a twist in the training frame; in pixels when preconditioned."""
     preconditioned: bool = False
     """Whether poses are refined by numbers worth a pixel each (CamP)."""
+    sparse: bool = False
+    """Whether a step moves only the Gaussians that its photos show."""
+    resort: bool = True
+    """Whether Gaussians are put in the order of a space-filling curve at each densification."""
     noise: float = 5e5
     growth: float = 1.05
     refine_from: int = 500
@@ -103,9 +117,21 @@ def rates(recipe: Recipe, scene: SplatScene, step: Array) -> SplatScene:
     )
 
 
-def optimizer(recipe: Recipe, scene: SplatScene) -> optax.GradientTransformation:
+def optimizer(recipe: Recipe, scene: SplatScene) -> Optimizer:
     """Adam with the learning rates above."""
-    return scaled_adam(lambda step: rates(recipe, scene, step))
+    rate = partial(rates, recipe, scene)
+    return row_adam(rate, shown) if recipe.sparse else scaled_adam(rate)
+
+
+def shown(grads: SplatScene) -> SplatScene:
+    """Which rows of the scene a step moves where Gaussians that nobody sees are left alone.
+
+    Those whose centre or colour has a gradient: only pictures give them one. 3DGS asks instead
+    whether the radius in pixels is positive, so that it also moves what lies hidden in full.
+    """
+    g = grads.gaussians
+    # All bands of a colour's gradient are multiples of the same three numbers: the first will do.
+    return _rows(jnp.any(g.means != 0, -1) | jnp.any(g.sh[:, 0] != 0, -1))
 
 
 def make_loss(
@@ -116,6 +142,7 @@ def make_loss(
     degree: int,
     precondition: Array | None = None,
     mesh: Mesh | None = None,
+    options: render.SplatOptions | None = None,
 ) -> Any:  # noqa: ANN401
     """The loss of a batch of photos at one size and SH degree, in the form ``fit`` wants.
 
@@ -126,11 +153,13 @@ def make_loss(
         degree: Of the spherical harmonics.
         precondition: (n, 6, 6) from the numbers of the scene to twists of the training photos.
         mesh: Devices among which the cameras of a batch are divided; None for one.
+        options: How Gaussians are drawn; as the recipe says when None. With a number of slots, the
+            metric "crowded" is above 0 where they did not suffice: such a step does not count.
     """
     k = (degree + 1) ** 2
-    options = render.SplatOptions(antialiased=recipe.antialiased)
+    drawing = options or render.SplatOptions(antialiased=recipe.antialiased)
 
-    def one(scene: _Drawn, batch: Batch, key: PRNGKeyArray) -> tuple[Array, Array]:
+    def one(scene: _Drawn, batch: Batch, key: PRNGKeyArray) -> tuple[Array, ...]:
         pose = batch.world_from_cam
         if scene.pose.shape[0]:
             twist = scene.pose[batch.index]
@@ -143,8 +172,10 @@ def make_loss(
         ground, truth = _background(recipe, batch, key)
         probe = scene.probe if scene.probe.shape[0] else None
         rgb, opacity = render.rasterize_rgb(
-            **scene.gaussians, camera=camera, background=ground, options=options, probe=probe
+            **scene.gaussians, camera=camera, background=ground, options=drawing, probe=probe
         )
+        # Nothing else makes it NaN: Gaussians that are not finite are not drawn.
+        crowded = () if drawing.slots is None else (jnp.isnan(opacity[0, 0]).astype(jnp.float32),)
         if scene.exposure.shape[0]:
             tone = scene.exposure[batch.index]
             rgb = rgb * jnp.exp(tone[:, 0])[None, None] + tone[:, 1][None, None]
@@ -155,7 +186,7 @@ def make_loss(
         error = rgb - truth.astype(jnp.float32) * jnp.float32(1 / 255)
         weight = (batch.weight.astype(jnp.float32) * jnp.float32(1 / 255))[..., None]
         mse = jnp.mean(jax.lax.stop_gradient(weight * error**2))
-        return value, mse
+        return value, mse, *crowded
 
     mean = mean_over_cameras(one, mesh)
 
@@ -166,7 +197,7 @@ def make_loss(
         g = scene.gaussians.activate()
         g["sh"] = g["sh"][:, :k]
         drawn = _Drawn(g, scene.exposure, scene.pose, scene.probe)
-        value, mse = mean(drawn, batch, jax.random.split(key, batch.index.shape[0]))
+        value, mse, *crowded = mean(drawn, batch, jax.random.split(key, batch.index.shape[0]))
         if recipe.densify == "mcmc":
             used = jnp.maximum(aux.used, 1).astype(jnp.float32)
             g = scene.gaussians
@@ -175,9 +206,48 @@ def make_loss(
             size = jnp.where(slots[:, None], jnp.exp(g.log_scales), 0.0)
             value = value + recipe.opacity_cost * jnp.sum(opacity) / used
             value = value + recipe.scale_cost * jnp.sum(size) / (3 * used)
-        return value, (aux, {"psnr": -10 * jnp.log10(mse)})
+        metrics = {"psnr": -10 * jnp.log10(mse)} | dict(zip(("crowded",), crowded, strict=False))
+        return value, (aux, metrics)
 
     return loss
+
+
+def make_stage(
+    recipe: Recipe,
+    until: int,
+    batches: Batches,
+    *,
+    height: int,
+    width: int,
+    options: render.SplatOptions | None = None,
+    **of_loss: Any,  # noqa: ANN401
+) -> Stage:
+    """A stage whose steps are done again, with more slots, where those of its options were full.
+
+    Args:
+        recipe: Numbers of the method.
+        until: Its last step.
+        batches: Photos of a step.
+        height: Rows of the photos.
+        width: Columns.
+        options: How Gaussians are drawn. None: as the recipe says, and on an accelerator with slots
+            for a usual picture, since asking the device after each list would hold it up.
+        **of_loss: Further arguments of ``make_loss``.
+    """
+    if options is None:
+        options = render.SplatOptions(antialiased=recipe.antialiased)
+        if jax.default_backend() != "cpu":
+            options = options.listed(recipe.limit, height, width)
+    drawing = options
+    of_loss |= {"height": height, "width": width}
+    loss = make_loss(recipe, options=drawing, **of_loss)
+
+    def redo(metrics: Mapping[str, np.ndarray]) -> Stage | None:
+        if not np.any(metrics["crowded"]):
+            return None
+        return make_stage(recipe, until, batches, options=drawing.wider(), **of_loss)
+
+    return Stage(until, loss, batches, None if drawing.slots is None else redo)
 
 
 def _background(recipe: Recipe, batch: Batch, key: PRNGKeyArray) -> tuple[Array, Array]:
@@ -228,7 +298,8 @@ def make_between(recipe: Recipe) -> Any:  # noqa: ANN401
             )
         else:
             g, stats, touched = fields.clone_split_prune(g, stats, key, limit=recipe.limit)
-        return _replaced(state, g, stats, touched)
+        state = _replaced(state, g, stats, touched)
+        return resorted(state, recipe) if recipe.resort else state
 
     @jax.jit
     def lowered(state: TrainState) -> TrainState:
@@ -250,15 +321,30 @@ def make_between(recipe: Recipe) -> Any:  # noqa: ANN401
     return between
 
 
+def _rows(rows: Array) -> Any:  # noqa: ANN401
+    """What is said of the Gaussians' rows, as ``fit`` wants it; nothing of the rest."""
+    nothing: Any = None
+    gaussians = Gaussians(rows, rows, rows, rows, rows)
+    return SplatScene(gaussians=gaussians, exposure=nothing, pose=nothing, probe=nothing)
+
+
 def _replaced(state: TrainState, g: Gaussians, stats: Stats, touched: Array) -> TrainState:
     scene = dataclasses.replace(state.scene, gaussians=g)
-    rows = SplatScene(
-        gaussians=Gaussians(touched, touched, touched, touched, touched),
-        exposure=jnp.zeros(scene.exposure.shape[:1], bool),
-        pose=jnp.zeros(scene.pose.shape[:1], bool),
-        probe=jnp.zeros(scene.probe.shape[:1], bool),
-    )
-    return dataclasses.replace(state, scene=scene, opt=forget(state.opt, scene, rows), aux=stats)
+    opt = forget(state.opt, scene, _rows(touched))
+    return dataclasses.replace(state, scene=scene, opt=opt, aux=stats)
+
+
+def resorted(state: TrainState, recipe: Recipe) -> TrainState:
+    """The same Gaussians, moments and statistics with neighbours in space next to each other."""
+    g, stats = state.scene.gaussians, state.aux
+    unused = ~g.alive()
+    if recipe.densify == "mcmc":  # slots in use stay the first ones
+        unused = jnp.arange(g.count) >= stats.used
+    order = fields.morton_order(g.means, unused)
+    rows = _rows(order)
+    stats = dataclasses.replace(stats, gradient=stats.gradient[order], seen=stats.seen[order])
+    opt = reordered(state.opt, state.scene, rows)
+    return dataclasses.replace(state, scene=permuted(rows, state.scene), opt=opt, aux=stats)
 
 
 def bake(scene: SplatScene) -> Gaussians:

@@ -38,8 +38,10 @@ def prepare_splats(settings: Train, photos: Capture, stored: Mapping[str, Any]) 
     plan = _chosen_plan(settings, photos, stored)
     memory = _memory(plan, photos)
     recipe = _recipe(settings, plan, photos)
-    # Runs of before there were preconditioners keep their meaning.
-    if settings.refine_poses and stored.get("recipe", {}).get("preconditioned", not stored):
+    # Runs of before there were preconditioners, or another order of Gaussians, keep their meaning.
+    old = stored.get("recipe", {})
+    recipe = dataclasses.replace(recipe, resort=old.get("resort", not stored))
+    if settings.refine_poses and old.get("preconditioned", not stored):
         recipe = dataclasses.replace(recipe, preconditioned=True, rate_pose=_RATE_PIXELS)
     frame = WorldFrame.of_cameras(photos.world_from_cam)
     level = BACKGROUND[recipe.background]
@@ -150,15 +152,16 @@ def _stage(
         index = shuffled(seed, len(train), first * cameras, count * cameras)
         return _devices.divided(views.batch(index.reshape(count, cameras)), mesh)
 
-    loss = _splat.make_loss(
+    return _splat.make_stage(
         recipe,
+        stage.until,
+        batches,
         height=views.height,
         width=views.width,
         degree=stage.degree,
         precondition=precondition,
         mesh=mesh,
     )
-    return Stage(stage.until, loss, batches)
 
 
 def _chosen_plan(settings: Train, photos: Capture, stored: Mapping[str, Any]) -> Plan:
@@ -184,6 +187,7 @@ def _recipe(settings: Train, plan: Plan, photos: Capture) -> _splat.Recipe:
         limit=plan.limit,
         densify=settings.densify,
         antialiased=settings.antialiased,
+        sparse=settings.sparse_adam,
         background=settings.background,
         carve=photos.alphas.shape[1:] != (1, 1),
         refine_from=plan.refine_from,

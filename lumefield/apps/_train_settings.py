@@ -51,6 +51,8 @@ class Train:
     """Weight of the depth of the sparse points, such as 0.1 (radiance fields)."""
     antialiased: bool = False
     """The 2D filter of Mip-Splatting; the file says so, and viewers must know it."""
+    sparse_adam: bool = False
+    """A step moves only the Gaussians that its photos show, as 3DGS' sparse Adam does."""
     cameras_per_step: int = 1
     """Photos per step."""
     devices: int | None = None
@@ -112,7 +114,14 @@ def restored(settings: Train, stored: Mapping[str, object]) -> Train:
 
 
 _DEFAULTS = {f.name: f.default for f in dataclasses.fields(Train)}
-_SPLAT_ONLY = ("max_gaussians", "densify", "antialiased", "cameras_per_step", "devices")
+_SPLAT_ONLY = (
+    "max_gaussians",
+    "densify",
+    "antialiased",
+    "sparse_adam",
+    "cameras_per_step",
+    "devices",
+)
 _RADIANCE_ONLY = ("appearance", "depth_weight")
 _RANGES = {
     "steps": (1, 10_000_000),

@@ -7,6 +7,7 @@ Oracle: the contract table in ``tests/fields`` and 3DGS' published conventions.
 from lumefield.fields._densify import Stats as Stats
 from lumefield.fields._densify import clone_split_prune as clone_split_prune
 from lumefield.fields._densify import explore as explore
+from lumefield.fields._densify import morton_order as morton_order
 from lumefield.fields._densify import relocate as relocate
 from lumefield.fields._densify import reset_opacity as reset_opacity
 from lumefield.fields._densify import rotate as rotate

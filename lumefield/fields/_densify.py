@@ -7,6 +7,8 @@ the slots whose optimizer moments must be forgotten:
   Carlo", 2024.
 * :func:`clone_split_prune`: Kerbl et al. 2023, Sec. 5.2, with the absolute gradients of Ye et al.,
   "AbsGS", 2024.
+
+:func:`morton_order` puts neighbours in space next to each other in memory again afterwards.
 """
 
 import dataclasses
@@ -231,6 +233,33 @@ def clone_split_prune(
     zeros = jnp.zeros_like(stats.gradient)
     fresh = Stats(used=(alive | child).sum().astype(jnp.int32), gradient=zeros, seen=zeros)
     return grown, fresh, split | child | (pruned & (gaussians.logit_opacities != DEAD_LOGIT))
+
+
+def morton_order(points: Float[Array, "n 3"], last: Bool[Array, " n"]) -> Int[Array, " n"]:
+    """The order along a space-filling curve (Morton 1966): neighbours in it are near in space.
+
+    Ten bits an axis, of d / (|d| + s) with d the distance from the mean and s its mean: cells are
+    s / 512 wide in the middle of the points, and wider far outside.
+
+    Args:
+        points: Centres, any unit; not all of them ``last``.
+        last: Those that come at the end instead, in the order they have; they do not count in the
+            means.
+
+    Returns:
+        Indices: point ``order[i]`` comes at place i. Points of one cell keep their order.
+    """
+    share = (~last).astype(points.dtype) / jnp.maximum(jnp.sum(~last), 1).astype(points.dtype)
+    away = points - (share @ points)[None]
+    usual = jnp.maximum(share @ jnp.abs(away), jnp.finfo(points.dtype).tiny)[None]
+    cell = (512 * (1 + away / (jnp.abs(away) + usual))).astype(jnp.uint32)
+    cell = jnp.minimum(cell, jnp.uint32(1023))
+    for shift, mask in ((16, 0x030000FF), (8, 0x0300F00F), (4, 0x030C30C3), (2, 0x09249249)):
+        cell = (cell | (cell << shift)) & jnp.uint32(mask)  # two empty bits behind each
+    key = cell[:, 0] | (cell[:, 1] << 1) | (cell[:, 2] << 2)
+    key = jnp.where(last, jnp.uint32(0xFFFFFFFF), key)
+    slot = jnp.arange(len(key), dtype=jnp.int32)
+    return jax.lax.sort((key, slot), num_keys=1, is_stable=True)[1]
 
 
 def reset_opacity(gaussians: Gaussians, ceiling: float = 0.01) -> Gaussians:

@@ -31,8 +31,23 @@ _SOURCES = (
     "hashgrid.cc",
     "march.cc",
     "intervals.cc",
+    "latent_rate.cc",
+    "latent_synthesis.cc",
+    "latent_upsample.cc",
+    "latent_noise.cc",
+    "codec_latents.cc",
+    "codec_synthesis.cc",
 )
-_HEADERS = ("simd.h", "parallel.h", "scratch.h", "bins.h")
+_HEADERS = (
+    "simd.h",
+    "parallel.h",
+    "scratch.h",
+    "bins.h",
+    "planar.h",
+    "hash_levels.h",
+    "sine.h",
+    "ints.h",
+)
 _SYMBOLS = (
     "CompositeForward",
     "CompositeBackward",
@@ -52,6 +67,12 @@ _SYMBOLS = (
     "PackedBackward",
     "Quantiles",
     "Overlaps",
+    "LatentRate",
+    "SynthesisForward",
+    "SynthesisBackward",
+    "UpsampleForward",
+    "UpsampleBackward",
+    "LatentNoise",
 )
 _LEVELS = {
     "avx512": ("-march=x86-64-v4", "-mprefer-vector-width=512"),
@@ -201,6 +222,8 @@ class _Process:
     """None before."""
     failure: str = ""
     """Why building or registering failed."""
+    library: ctypes.CDLL | None = None
+    """For callers without jax."""
 
 
 _process = _Process()
@@ -227,9 +250,35 @@ def load() -> bool:
         else:
             _process.loaded = True
             return True
-    message = f"native kernels not available, using the xla backend: {_process.failure}"
-    warnings.warn(message, RuntimeWarning, stacklevel=2)
+    _warn()
     return False
+
+
+def library() -> ctypes.CDLL | None:
+    """The kernels' library for plain C functions (``extern "C"``), without jax.
+
+    None where ``status`` says "xla", and, with one warning, when building or opening fails.
+    """
+    with _lock:
+        if _process.library is not None:
+            return _process.library
+        now = status()
+        if now.backend != "native":
+            return None
+        try:
+            path = Path(now.library) if now.library else _first_build()
+            _process.library = ctypes.CDLL(str(path))
+        except Exception as error:
+            _process.failure = str(error) or type(error).__name__
+        else:
+            return _process.library
+    _warn()
+    return None
+
+
+def _warn() -> None:
+    message = f"native kernels not available, using the xla backend: {_process.failure}"
+    warnings.warn(message, RuntimeWarning, stacklevel=3)
 
 
 def _first_build() -> Path:

@@ -3,6 +3,8 @@
 Kernels of the `warp` backend are Python functions that Warp compiles, with the compiler inside its
 wheel, for the CPU and for CUDA; no toolkit is needed. They live in files of their own that import
 warp, so that nothing imports it until a kernel is asked for by name or a CUDA device is there.
+Kernels that jax calls take arrays and numbers, no structs: each has its parameters to itself, and
+what several of them do stands in functions.
 
 On the CPU a thread block runs as cooperative fibres, so that kernels which share tiles within a
 block run, and are tested, as they are on a GPU; that is for tests, not for speed.

@@ -15,27 +15,14 @@
 // Each output number is summed in an order that depends on nothing but the input: not on the number of threads.
 #include <cstring>
 
+#include "hash_levels.h"
 #include "parallel.h"
 #include "scratch.h"
 #include "simd.h"
 namespace ffi = xla::ffi;
 
-typedef int32_t ints __attribute__((vector_size(4 * LANES)));
-
 static const int64_t BLOCK = 8192;    // samples per task of gather and slope, at most
 static const int CHUNK = 64;          // samples whose indices are known before their entries are needed
-static const int64_t FITS = 1 << 18;  // floats of a level's table above which entries are prefetched
-static const uint32_t PRIMES[4] = {1u, 2654435761u, 805459861u, 3674653429u};
-
-struct Level {
-  float half;        // cells / 2: x + 1 times half counts cells
-  int32_t last;      // the last cell
-  bool dense, big;   // index by row, column, ...; else by hash. big: prefetch
-  uint32_t mult[4];  // what one step along an axis adds, to the index or to the hashed coordinate
-  uint32_t mask;
-  int64_t offset, floats;  // of the level's entries in the table
-};
-
 struct Grid {
   int64_t n;       // samples
   int n_levels;
@@ -69,31 +56,6 @@ static inline void gather_pairs(const float* p, ints i, vf* out) {
   out[0] = _mm256_castpd_ps(_mm256_i32gather_pd(d, _mm256_castsi256_si128((__m256i)i), 8));
   out[1] = _mm256_castpd_ps(_mm256_i32gather_pd(d, _mm256_extracti128_si256((__m256i)i, 1), 8));
 #endif
-}
-
-// The cell of LANES samples as multiples of the level's steps, and the place in the cell: in [0, 1] inside the grid.
-template <int D>
-static inline void place(const Level& q, const float* u, int64_t stride, ints* cell, vf* f) {
-  for (int k = 0; k < D; k++) {
-    vf p = load(u + k * stride) * splat(q.half);
-    ints i = __builtin_convertvector(p, ints), none = i ^ i, last = none + q.last;
-    i = i > none ? i : none;  // also what a NaN converts to
-    i = i < last ? i : last;
-    f[k] = p - (vf)__builtin_convertvector(i, vf);
-    cell[k] = i * (int32_t)q.mult[k];
-  }
-}
-
-// Index of corner number m: bit k of m is the step along axis k.
-template <int D>
-static inline ints corner(const Level& q, const ints* cell, int m) {
-  ints i = cell[0] + ((m & 1) ? (int32_t)q.mult[0] : 0);
-  if (q.dense) {
-    for (int k = 1; k < D; k++) i += cell[k] + ((m >> k & 1) ? (int32_t)q.mult[k] : 0);
-    return i;
-  }
-  for (int k = 1; k < D; k++) i ^= cell[k] + ((m >> k & 1) ? (int32_t)q.mult[k] : 0);
-  return i & (int32_t)q.mask;
 }
 
 // A number and, if T, its derivative in the given direction.
@@ -333,24 +295,6 @@ static void scatter_level(const Grid& grid, int l, float* out) {
 typedef ffi::Buffer<ffi::F32> In;
 typedef ffi::ResultBuffer<ffi::F32> Out;
 typedef ffi::Span<const int64_t> Cells;
-
-// The levels of a grid of the given cells per axis, as the Python side lays them out (_hashgrid.py, Levels).
-static int64_t make_levels(Cells cells, int d, int64_t capacity, Level* out) {
-  int64_t offset = 0;
-  for (size_t l = 0; l < cells.size(); l++) {
-    Level& q = out[l];
-    int64_t entries = 1, side = cells[l] + 1;
-    for (int k = 0; k < d; k++) entries = std::min(entries * side, capacity + 1);
-    q.dense = entries <= capacity;
-    entries = q.dense ? entries : capacity;
-    q.half = 0.5f * cells[l], q.last = (int32_t)cells[l] - 1, q.mask = (uint32_t)(capacity - 1);
-    q.mult[0] = 1;
-    for (int k = 1; k < d; k++) q.mult[k] = q.dense ? (uint32_t)(q.mult[k - 1] * side) : PRIMES[k];
-    q.offset = 2 * offset, q.floats = 2 * entries, q.big = q.floats > FITS;
-    offset += entries;
-  }
-  return offset;
-}
 
 // [n, d] + shift as [d, stride] with a stride of whole chunks; what is beyond n is 0.
 static float* columns(Scratch& mem, Pool& pool, const In& x, float shift, int64_t stride) {

@@ -82,6 +82,7 @@ def composite_gaussians(
     width: int,
     probe: Array | None = None,
     backend: Backend = "auto",
+    slots: int | None = None,
 ) -> tuple[Float[Array, "*b h w c"], Float[Array, "*b h w"]]:
     """Composite projected Gaussians, front to back in depth order, into an image of any channels.
 
@@ -104,6 +105,7 @@ def composite_gaussians(
             kernels take more in groups, and absolute values of groups do not add up.
         backend: ``auto``, ``native`` (C++, CPU, float32), ``warp`` (NVIDIA GPU, and slowly the
             CPU; float32), ``xla`` or ``reference`` (dense; its probe gets no gradient).
+        slots: See ``SplatOptions``.
 
     Returns:
         (*b, H, W, C) sum of T alpha value, no background; (*b, H, W) transmittance in [0, 1].
@@ -123,7 +125,7 @@ def composite_gaussians(
     chosen = choose_backend(backend, xy.dtype)
 
     def one(*arrays: Array) -> tuple[Array, Array]:
-        return _unbatched(chosen, *arrays, height=height, width=width)
+        return _unbatched(chosen, *arrays, height=height, width=width, slots=slots)
 
     for _ in xy.shape[:-2]:
         one = jax.vmap(one)
@@ -156,7 +158,9 @@ def _check(arrays: tuple[Array, ...], height: int, width: int) -> None:
         raise ValueError(f"height={height}, width={width}, expected at least one pixel")
 
 
-def _unbatched(chosen: str, *arrays: Array, height: int, width: int) -> tuple[Array, Array]:
+def _unbatched(
+    chosen: str, *arrays: Array, height: int, width: int, slots: int | None
+) -> tuple[Array, Array]:
     size = {"height": height, "width": width}
     if arrays[0].shape[0] == 0:
         dtype = arrays[0].dtype
@@ -164,6 +168,11 @@ def _unbatched(chosen: str, *arrays: Array, height: int, width: int) -> tuple[Ar
         return image, jnp.ones((height, width), dtype)
     if chosen == "reference":
         return composite_reference(*arrays[:5], **size)[:2]
-    backends = {"native": _native, "warp": _warp, "xla": _xla}
-    runs = {name: functools.partial(kernel.composite, **size) for name, kernel in backends.items()}
+    runs = {
+        "native": functools.partial(_native.composite, **size),
+        "warp": functools.partial(
+            _warp.composite, **size, capacity=slots, single=slots is not None
+        ),
+        "xla": functools.partial(_xla.composite, **size),
+    }
     return by_platform(*arrays, **runs) if chosen == "platform" else runs[chosen](*arrays)

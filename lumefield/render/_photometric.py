@@ -11,12 +11,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
+from jax import Array
 from jaxtyping import Float, UInt8
 
 from lumefield import native
-
-_RADIUS, _SIGMA, _C1, _C2 = 5, 1.5, 0.01**2, 0.03**2
+from lumefield.render import _spec
+from lumefield.render._ray_backends import on_rays
 
 
 def psnr(a: Float[Array, "*b h w c"], b: Float[Array, "*b h w c"]) -> Float[Array, "*b"]:
@@ -27,10 +27,9 @@ def psnr(a: Float[Array, "*b h w c"], b: Float[Array, "*b h w c"]) -> Float[Arra
 def _window(n: int, dtype: Any) -> Array:  # noqa: ANN401
     """(n, n) banded matrix: row i is the Gaussian window around pixel i, cut at the border."""
     i = jnp.arange(n)
-    apart = (i[:, None] - i[None, :]).astype(dtype)
-    total = float(np.exp(-(np.arange(-_RADIUS, _RADIUS + 1) ** 2) / (2 * _SIGMA**2)).sum())
-    weight = jnp.exp(-(apart**2) / (2 * _SIGMA**2)) / total
-    return jnp.where(jnp.abs(apart) <= _RADIUS, weight, 0)
+    apart = jnp.abs(i[:, None] - i[None, :])
+    half = jnp.asarray(_spec.ssim_window()[_spec.SSIM_RADIUS :], dtype)
+    return jnp.where(apart <= _spec.SSIM_RADIUS, half[jnp.minimum(apart, _spec.SSIM_RADIUS)], 0)
 
 
 def _window_mean(x: Array) -> Array:
@@ -47,8 +46,8 @@ def ssim_map(a: Float[Array, "h w c"], b: Float[Array, "h w c"]) -> Float[Array,
     ma, mb = _window_mean(a), _window_mean(b)
     va, vb = _window_mean(a * a) - ma * ma, _window_mean(b * b) - mb * mb
     cov = _window_mean(a * b) - ma * mb
-    top = (2 * ma * mb + _C1) * (2 * cov + _C2)
-    return top / ((ma * ma + mb * mb + _C1) * (va + vb + _C2))
+    top = (2 * ma * mb + _spec.SSIM_C1) * (2 * cov + _spec.SSIM_C2)
+    return top / ((ma * ma + mb * mb + _spec.SSIM_C1) * (va + vb + _spec.SSIM_C2))
 
 
 def ssim(a: Float[Array, "h w c"], b: Float[Array, "h w c"]) -> Float[Array, ""]:
@@ -105,42 +104,38 @@ def photometric_loss(
     """(1 - dssim) * mean |difference| + dssim * (1 - SSIM), Kerbl et al. 2023, Eq. 7.
 
     Both images are multiplied by the weight first, so that a pixel of weight 0 adds no error.
-    Differentiable in ``image``; the native kernel computes value and gradient in one pass.
+    Differentiable in ``image``; the native and the warp kernels compute value and gradient at once.
 
     Args:
         image: Rendered colours.
         truth: The photo, of the size of the image, 255 = 1.
         weight: (H, W) or (1, 1); 255 counts in full, 0 not at all.
         dssim: Share of the structural term, in [0, 1].
-        backend: "auto", "native" or "xla".
+        backend: "auto"; or "native" (CPU), "warp" (NVIDIA GPU, and slowly the CPU) or "xla".
 
     Raises:
-        ValueError: If shapes do not fit, the backend is unknown, or "native" cannot do it.
+        ValueError: If shapes do not fit, the backend is unknown, or it cannot do it.
     """
-    if backend not in ("auto", "native", "xla"):
-        raise ValueError(f"backend={backend!r}, expected auto, native or xla")
     if truth.shape != image.shape:
         raise ValueError(f"truth has shape {truth.shape}, expected that of image, {image.shape}")
     if weight.shape not in ((1, 1), image.shape[:2]):
         raise ValueError(f"weight has shape {weight.shape}, expected (1, 1) or {image.shape[:2]}")
-    usable = image.dtype == jnp.float32 and image.shape[-1] == 3 and backend != "xla"
-    usable = usable and native.load()
-    if backend == "native" and not usable:
-        raise ValueError(
-            f"backend='native' with {image.dtype}{image.shape}, expected a float32 image of 3 "
-            "channels and a native library (`lumefield doctor` says which); use 'auto'"
-        )
-    if not usable:
+
+    def plain(*arrays: Array) -> Array:
+        image, truth, weight = arrays
         return _loss_xla(image, truth, weight, dssim)
 
-    def fast(*args: Array) -> Array:
-        image, truth, weight = args
+    def fast(*arrays: Array) -> Array:
+        image, truth, weight = arrays
         return _loss_native(image, truth, weight, dssim)
 
-    def plain(*args: Array) -> Array:
-        image, truth, weight = args
-        return _loss_xla(image, truth, weight, dssim)
+    def warp(*arrays: Array) -> Array:
+        from lumefield.render._warp_photometric import photometric
 
-    if backend == "native" or jax.default_backend() == "cpu":
-        return fast(image, truth, weight)
-    return lax.platform_dependent(image, truth, weight, cpu=fast, default=plain)
+        image, truth, weight = arrays
+        return photometric(image, truth, weight, dssim)
+
+    kernels: dict[str, Any] = {"warp": warp, "xla": plain}
+    if image.shape[-1] == 3:
+        kernels["native"] = fast
+    return on_rays(backend, image.dtype, image, truth, weight, **kernels)

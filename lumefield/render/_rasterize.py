@@ -10,7 +10,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Float
 
-from lumefield.render import _native, _project_warp
+from lumefield.render import _native, _project_warp, _warp
 from lumefield.render._cameras import Cameras
 from lumefield.render._composite import Backend, by_platform, choose_backend, composite_gaussians
 from lumefield.render._project import Projected, project
@@ -19,6 +19,7 @@ from lumefield.render._sh import degree_of
 
 _Arrays = tuple[Array, Array, Array, Array, Array]
 
+_MOST_SLOTS = 4 * _warp.MAX_CAPACITY
 _KERNEL_SH = 16
 """Coefficients that the native and warp projections know (degree 3); XLA projects more."""
 
@@ -33,6 +34,21 @@ class SplatOptions:
     """Gaussians whose centre has Z at or below this are culled, world units."""
     backend: Backend = "auto"
     """Which kernels run; see ``composite_gaussians``."""
+    slots: int | None = None
+    """Meetings of a Gaussian and a tile that the lists of the warp backend hold; others ignore it.
+
+    None: lists are made again and again until all are done, and XLA asks the device after each
+    whether they are, which holds up a loop of steps. A number: they are made once; a picture that
+    needs more is NaN, and so are its opacity and its gradients: ask again, with ``wider()``."""
+
+    def listed(self, gaussians: int, height: int, width: int) -> "SplatOptions":
+        """The same with slots for a usual picture of so many Gaussians."""
+        return dataclasses.replace(self, slots=_warp.default_capacity(gaussians, height, width))
+
+    def wider(self) -> "SplatOptions":
+        """Twice the slots; from 16 million (0.6 GB in the backward pass) on any number, None."""
+        more = 2 * (self.slots or _MOST_SLOTS)
+        return dataclasses.replace(self, slots=more if more <= _MOST_SLOTS else None)
 
 
 class Rendering(NamedTuple):
@@ -292,4 +308,5 @@ def _composite_one(
         width=camera.width,
         probe=probe,
         backend=options.backend,
+        slots=options.slots,
     )

@@ -1,4 +1,4 @@
-"""Which kernels work on rays and their samples: by name, or by where the computation is placed."""
+"""Which kernels work on rays, samples and pictures: by name, or by where the work is placed."""
 
 from collections.abc import Callable
 from typing import Any

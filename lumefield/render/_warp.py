@@ -6,6 +6,9 @@ composited by ``_warp_tiles``. Batch after batch carries T and the colours along
 so nothing is ever dropped: too small a capacity costs time only. In the usual case, where all fit
 into the first batch, its lists are kept for the backward pass.
 
+Whether there is a second batch XLA looks up on the host. A plan of a **single** batch spares that:
+where its slots do not suffice, T is NaN everywhere, and the caller asks again with more.
+
 This file imports warp only when a kernel is called.
 """
 
@@ -44,6 +47,8 @@ class Plan(NamedTuple):
     capacity: int
     probed: bool
     """Whether the sums of |dL/dxy| are wanted."""
+    single: bool
+    """Whether there is one batch only; T is NaN where that is not enough."""
 
     @property
     def columns(self) -> int:
@@ -148,6 +153,16 @@ def _lists(plan: Plan, ranked: Ranked, first: Array) -> Lists:
 _Carry = tuple[Array, ...]
 
 
+def _visible(ranked: Ranked) -> Array:
+    """How many ranks meet a tile."""
+    return jnp.sum(ranked.touched > 0, dtype=jnp.int32)
+
+
+def _holds_all(plan: Plan, ranked: Ranked) -> bool:
+    """Whether there cannot be a second batch."""
+    return plan.capacity >= ranked.touched.shape[0] * plan.tiles
+
+
 def _over_batches(
     plan: Plan,
     ranked: Ranked,
@@ -156,9 +171,9 @@ def _over_batches(
     step: Callable[[Lists, _Carry], _Carry],
 ) -> _Carry:
     """Run ``step`` over the first batch, whose lists are given, and all others."""
-    if plan.capacity >= ranked.touched.shape[0] * plan.tiles:
-        return step(first, carry)  # there cannot be a second one
-    visible = jnp.sum(ranked.touched > 0, dtype=jnp.int32)
+    if plan.single or _holds_all(plan, ranked):
+        return step(first, carry)
+    visible = _visible(ranked)
 
     def body(loop: tuple[Array, _Carry]) -> tuple[Array, _Carry]:
         lists = _lists(plan, ranked, loop[0])
@@ -193,7 +208,10 @@ def _forward(
         return image, trans
 
     size = (plan.height, plan.width)
-    blank = (jnp.zeros((*size, values.shape[1]), jnp.float32), jnp.ones(size, jnp.float32))
+    clear = jnp.float32(1)
+    if plan.single and not _holds_all(plan, ranked):
+        clear = jnp.where(lists.last < _visible(ranked), jnp.float32(jnp.nan), clear)
+    blank = (jnp.zeros((*size, values.shape[1]), jnp.float32), jnp.full(size, clear))
     return (*_over_batches(plan, ranked, lists, blank, step), *ranked, *lists)
 
 
@@ -273,27 +291,29 @@ def composite(
     height: int,
     width: int,
     capacity: int | None = None,
+    single: bool = False,
 ) -> tuple[Array, Array]:
     """Composite projected Gaussians; see ``composite_gaussians``. Any number of channels.
 
     Args:
-        xy: (N, 2), N >= 1, like all inputs float32.
+        xy: (N, 2), N >= 1; this and the others up to ``width`` as in ``_native.composite``.
         factor: (N, 3).
         opacities: (N,).
         depth: (N,).
         values: (N, C).
-        probe: (N, 2) zeros whose cotangent is the AbsGS statistic, or None: it is not computed.
-        height: Rows of the image.
-        width: Columns of the image.
+        probe: (N, 2) or None.
+        height: Rows.
+        width: Columns.
         capacity: Slots of one batch; rounded up to a power of two and to the tile count.
+        single: Whether there is one batch only.
 
     Returns:
-        (H, W, C) image and (H, W) transmittance.
+        (H, W, C) image and (H, W) transmittance, NaN where a single batch is not enough.
     """
     wanted = default_capacity(xy.shape[0], height, width) if capacity is None else capacity
     least = default_capacity(1, height, width)
     size = max(2 ** math.ceil(math.log2(max(wanted, 2))), least)
-    plan = Plan(height, width, size, probed=probe is not None)
+    plan = Plan(height, width, size, probed=probe is not None, single=single)
     probe = jnp.zeros_like(xy) if probe is None else probe
     geometry = (xy, factor, opacities, depth)
 

@@ -255,6 +255,17 @@ def slopes_of(
 
 @no_type_check
 @wp.func
+def scale_slope(o: Geometry, g: Slopes) -> wp.vec3:
+    """Gradient of the three standard deviations."""
+    return wp.vec3(
+        g.a0[0] * wp.dot(o.t0, o.q0) + g.a1[0] * wp.dot(o.t1, o.q0),
+        g.a0[1] * wp.dot(o.t0, o.q1) + g.a1[1] * wp.dot(o.t1, o.q1),
+        g.a0[2] * wp.dot(o.t0, o.q2) + g.a1[2] * wp.dot(o.t1, o.q2),
+    )
+
+
+@no_type_check
+@wp.func
 def quaternion_slope(o: Geometry, g: Slopes, scale: wp.vec3) -> wp.vec4:
     """Rotation columns -> unit quaternion -> quaternion of any length."""
     b0 = wp.cw_mul(g.a0, scale)

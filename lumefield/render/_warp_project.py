@@ -9,11 +9,15 @@ from typing import no_type_check
 import warp as wp
 
 from lumefield.render._warp_geometry import (
+    Camera,
+    Geometry,
+    Slopes,
     camera_of,
     coverage_of,
     geometry_of,
     is_seen,
     quaternion_slope,
+    scale_slope,
     slopes_of,
 )
 from lumefield.render._warp_sh import MAX_COEFFICIENTS, Basis, sh_basis, sh_slope
@@ -127,6 +131,58 @@ def is_zero(
 
 
 @no_type_check
+@wp.struct
+class Way:
+    """One Gaussian on its way back, as far as the coordinates of the camera."""
+
+    o: Geometry
+    g: Slopes
+    """Of shape and centre; not set where the Gaussian is not in front."""
+    coverage: wp.float32
+    to_p: wp.vec3
+    """Cotangent of the camera coordinates."""
+    kept: wp.vec3
+    """See ``kept_colour``; 0 where the Gaussian cannot be seen, as is the next."""
+    to_rel: wp.vec3
+    """Gradient of the colour over where the Gaussian is from the camera."""
+
+
+@no_type_check
+@wp.func
+def way_back(
+    i: wp.int32,
+    cam: Camera,
+    means: wp.array[wp.vec3],
+    quats: wp.array[wp.vec4],
+    scales: wp.array[wp.vec3],
+    opacities: wp.array[wp.float32],
+    sh: wp.array2d[wp.vec3],
+    g_xy: wp.array[wp.vec2],
+    g_factor: wp.array[wp.vec3],
+    g_depth: wp.array[wp.float32],
+    g_opacity: wp.array[wp.float32],
+    g_rgb: wp.array[wp.vec3],
+    antialiased: wp.bool,
+) -> Way:
+    """What the gradients of a Gaussian and of the camera have in common."""
+    way = Way()
+    scale = scales[i]
+    way.o = geometry_of(cam, means[i], quats[i], scale)
+    way.to_p = wp.vec3(0.0, 0.0, g_depth[i])  # depth is Z everywhere, also behind the camera
+    if way.o.front:
+        way.coverage = coverage_of(way.o, antialiased)
+        g_coverage = wp.float32(0.0)
+        if antialiased:
+            g_coverage = g_opacity[i] * opacities[i]
+        way.g = slopes_of(way.o, cam, scale, g_xy[i], g_factor[i], g_coverage)
+        way.to_p += way.g.p
+        if is_seen(way.o, cam, opacities[i] * way.coverage):
+            way.kept = kept_colour(i, sh, basis_at(way.o.rel, sh.shape[1]), g_rgb[i])
+            way.to_rel = direction_slope(way.o.rel, i, sh, way.kept)
+    return way
+
+
+@no_type_check
 @wp.kernel
 def project_backward(
     means: wp.array[wp.vec3],
@@ -161,27 +217,17 @@ def project_backward(
     to_sh = wp.vec3()
     if not is_zero(g_xy[i], g_factor[i], g_depth[i], g_opacity[i], g_rgb[i]):
         cam = camera_of(pose, focal, centre, width, height, near)
-        scale = scales[i]
-        o = geometry_of(cam, means[i], quats[i], scale)
-        to_p = wp.vec3(0.0, 0.0, g_depth[i])  # depth is Z everywhere, also behind the camera
-        if o.front:
-            coverage = coverage_of(o, antialiased)
-            to_opacity = g_opacity[i] * coverage
-            g_coverage = wp.float32(0.0)
-            if antialiased:
-                g_coverage = g_opacity[i] * opacities[i]
-            g = slopes_of(o, cam, scale, g_xy[i], g_factor[i], g_coverage)
-            to_p += g.p
-            to_quat = quaternion_slope(o, g, scale)
-            to_scale = wp.vec3(
-                g.a0[0] * wp.dot(o.t0, o.q0) + g.a1[0] * wp.dot(o.t1, o.q0),
-                g.a0[1] * wp.dot(o.t0, o.q1) + g.a1[1] * wp.dot(o.t1, o.q1),
-                g.a0[2] * wp.dot(o.t0, o.q2) + g.a1[2] * wp.dot(o.t1, o.q2),
-            )
-            if is_seen(o, cam, opacities[i] * coverage):
-                to_sh = kept_colour(i, sh, basis_at(o.rel, sh.shape[1]), g_rgb[i])
-                to_mean = direction_slope(o.rel, i, sh, to_sh)
-        to_mean += to_p[0] * cam.r0 + to_p[1] * cam.r1 + to_p[2] * cam.r2
+        way = way_back(
+            i, cam, means, quats, scales, opacities, sh,
+            g_xy, g_factor, g_depth, g_opacity, g_rgb, antialiased,
+        )  # fmt: skip
+        if way.o.front:
+            to_opacity = g_opacity[i] * way.coverage
+            to_quat = quaternion_slope(way.o, way.g, scales[i])
+            to_scale = scale_slope(way.o, way.g)
+        to_sh = way.kept
+        to_mean = way.to_rel
+        to_mean += way.to_p[0] * cam.r0 + way.to_p[1] * cam.r1 + way.to_p[2] * cam.r2
     g_means[i] = to_mean
     g_quats[i] = to_quat
     g_scales[i] = to_scale
@@ -256,20 +302,13 @@ def camera_partial(
     sums = PoseSums()
     for i in range(block * _BLOCK + lane, means.shape[0], stride):
         if not is_zero(g_xy[i], g_factor[i], g_depth[i], g_opacity[i], g_rgb[i]):
-            scale = scales[i]
-            o = geometry_of(cam, means[i], quats[i], scale)
-            to_p = wp.vec3(0.0, 0.0, g_depth[i])
-            to_rel = wp.vec3()
+            way = way_back(
+                i, cam, means, quats, scales, opacities, sh,
+                g_xy, g_factor, g_depth, g_opacity, g_rgb, antialiased,
+            )  # fmt: skip
+            o = way.o
+            g = way.g
             if o.front:
-                coverage = coverage_of(o, antialiased)
-                g_coverage = wp.float32(0.0)
-                if antialiased:
-                    g_coverage = g_opacity[i] * opacities[i]
-                g = slopes_of(o, cam, scale, g_xy[i], g_factor[i], g_coverage)
-                to_p += g.p
-                if is_seen(o, cam, opacities[i] * coverage):
-                    kept = kept_colour(i, sh, basis_at(o.rel, sh.shape[1]), g_rgb[i])
-                    to_rel = direction_slope(o.rel, i, sh, kept)
                 k0 = cam.focal[0] * o.iz
                 k1 = cam.focal[1] * o.iz
                 sums = put3(sums, 0, k0 * g.t0)
@@ -286,10 +325,11 @@ def camera_partial(
                 to_fy = (g_xy[i][1] * o.p[1] + g.k1) * o.iz - held_y * o.slope[1]
                 sums = put3(sums, 12, wp.vec3(to_fx, to_fy, g_xy[i][0] - held_x))
                 sums[15] = sums[15] + wp.float64(g_xy[i][1] - held_y)
-            to_rel += to_p[0] * cam.r0 + to_p[1] * cam.r1 + to_p[2] * cam.r2
-            sums = put3(sums, 0, to_p[0] * o.rel)
-            sums = put3(sums, 3, to_p[1] * o.rel)
-            sums = put3(sums, 6, to_p[2] * o.rel)
+            p = way.to_p
+            to_rel = way.to_rel + p[0] * cam.r0 + p[1] * cam.r1 + p[2] * cam.r2
+            sums = put3(sums, 0, p[0] * o.rel)
+            sums = put3(sums, 3, p[1] * o.rel)
+            sums = put3(sums, 6, p[2] * o.rel)
             sums = put3(sums, 9, -to_rel)
     whole = wp.tile_sum(wp.tile(sums, preserve_type=True))
     total = whole[0]

@@ -46,6 +46,42 @@ def pixel_rows(g: Row, y0: wp.float32) -> wp.vec2i:
 
 
 @no_type_check
+@wp.struct
+class Pixels:
+    """The eight pixels of a thread: column ``x``, rows ``y``, ``y + 2``, ..."""
+
+    x: wp.int32
+    y: wp.int32
+    top: wp.int32
+    """First row of the tile."""
+    centre: wp.vec2
+    """Of the first pixel."""
+
+
+@no_type_check
+@wp.func
+def pixels_of(tile: wp.int32, lane: wp.int32, width: wp.int32) -> Pixels:
+    """Which pixels a thread owns."""
+    own = Pixels()
+    columns = (width + _TILE - 1) / _TILE
+    own.x = (tile % columns) * _TILE + lane % _TILE
+    own.top = (tile / columns) * _TILE
+    own.y = own.top + lane / _TILE
+    own.centre = wp.vec2(wp.float32(own.x) + 0.5, wp.float32(own.y) + 0.5)
+    return own
+
+
+@no_type_check
+@wp.func
+def shape_at(g: Row, centre: wp.vec2, k: wp.int32) -> wp.vec4:
+    """(p, q, dy, e) at pixel k of a thread: sigma = (p^2 + q^2) / 2, e = o exp(-sigma)."""
+    dy = centre[1] + wp.float32(2 * k) - g[1]
+    p = g[2] * (centre[0] - g[0]) + g[3] * dy
+    q = g[4] * dy
+    return wp.vec4(p, q, dy, g[5] * wp.exp(-0.5 * (p * p + q * q)))
+
+
+@no_type_check
 @functools.cache
 def forward(channels: int) -> Any:  # noqa: ANN401
     """Kernel that composites a batch of lists onto an image of so many channels."""
@@ -66,19 +102,14 @@ def forward(channels: int) -> Any:  # noqa: ANN401
         tile, lane = wp.tid()
         height = trans.shape[0]
         width = trans.shape[1]
-        columns = (width + _TILE - 1) / _TILE
-        x = (tile % columns) * _TILE + lane % _TILE
-        y0 = (tile / columns) * _TILE
-        half = lane / _TILE
-        px = wp.float32(x) + 0.5
-        py = wp.float32(y0 + half) + 0.5
+        own = pixels_of(tile, lane, width)
         t = Eight()
         sums = Sums()
         for k in range(_PIXELS):
-            y = y0 + 2 * k + half
-            if y < height and x < width:
-                t[k] = trans[y, x]
-                seen = image[y, x]
+            y = own.y + 2 * k
+            if y < height and own.x < width:
+                t[k] = trans[y, own.x]
+                seen = image[y, own.x]
                 for c in range(wp.static(channels)):
                     sums[k, c] = seen[c]
         begin = edges[tile]
@@ -98,27 +129,23 @@ def forward(channels: int) -> Any:  # noqa: ANN401
             for j in range(wp.min(_BLOCK, end - base)):
                 g = chunk[j]
                 colour = colours[j]
-                rows = pixel_rows(g, wp.float32(y0))
-                dx = px - g[0]
+                rows = pixel_rows(g, wp.float32(own.top))
                 for k in range(_PIXELS):
                     if 2 * k + 1 >= rows[0] and 2 * k <= rows[1]:
-                        dy = py + wp.float32(2 * k) - g[1]
-                        p = g[2] * dx + g[3] * dy
-                        q = g[4] * dy
-                        e = g[5] * wp.exp(-0.5 * (p * p + q * q))
+                        e = shape_at(g, own.centre, k)[3]
                         if e >= _ALPHA_MIN and t[k] > _T_MIN:
                             weight = wp.min(e, _ALPHA_MAX) * t[k]
                             t[k] -= weight
                             for c in range(wp.static(channels)):
                                 sums[k, c] += weight * colour[c]
         for k in range(_PIXELS):
-            y = y0 + 2 * k + half
-            if y < height and x < width:
-                trans[y, x] = t[k]
+            y = own.y + 2 * k
+            if y < height and own.x < width:
+                trans[y, own.x] = t[k]
                 out = Values()
                 for c in range(wp.static(channels)):
                     out[c] = sums[k, c]
-                image[y, x] = out
+                image[y, own.x] = out
 
     return composite_forward
 
@@ -155,21 +182,16 @@ def backward(channels: int, probed: bool) -> Any:  # noqa: ANN401
         tile, lane = wp.tid()
         height = trans.shape[0]
         width = trans.shape[1]
-        columns = (width + _TILE - 1) / _TILE
-        x = (tile % columns) * _TILE + lane % _TILE
-        y0 = (tile / columns) * _TILE
-        half = lane / _TILE
-        px = wp.float32(x) + 0.5
-        py = wp.float32(y0 + half) + 0.5
+        own = pixels_of(tile, lane, width)
         t = Eight()
         r = Eight()
         grads = Grads()
         for k in range(_PIXELS):
-            y = y0 + 2 * k + half
-            if y < height and x < width:
-                t[k] = trans[y, x]
-                r[k] = rest[y, x]
-                g_pixel = g_image[y, x]
+            y = own.y + 2 * k
+            if y < height and own.x < width:
+                t[k] = trans[y, own.x]
+                r[k] = rest[y, own.x]
+                g_pixel = g_image[y, own.x]
                 for c in range(wp.static(channels)):
                     grads[k, c] = g_pixel[c]
         begin = edges[tile]
@@ -190,16 +212,13 @@ def backward(channels: int, probed: bool) -> Any:  # noqa: ANN401
             for j in range(wp.min(_BLOCK, end - base)):
                 g = chunk[j]
                 colour = colours[j]
-                rows = pixel_rows(g, wp.float32(y0))
-                dx = px - g[0]
+                rows = pixel_rows(g, wp.float32(own.top))
                 to_colour = Values()
                 m = Eight()
                 for k in range(_PIXELS):
                     if 2 * k + 1 >= rows[0] and 2 * k <= rows[1]:
-                        dy = py + wp.float32(2 * k) - g[1]
-                        p = g[2] * dx + g[3] * dy
-                        q = g[4] * dy
-                        e = g[5] * wp.exp(-0.5 * (p * p + q * q))
+                        at = shape_at(g, own.centre, k)
+                        e = at[3]
                         if e >= _ALPHA_MIN and t[k] > _T_MIN:
                             alpha = wp.min(e, _ALPHA_MAX)
                             weight = alpha * t[k]
@@ -211,14 +230,14 @@ def backward(channels: int, probed: bool) -> Any:  # noqa: ANN401
                             t[k] -= weight
                             if e <= _ALPHA_MAX:
                                 v = weight * d - alpha * r[k] / (1.0 - alpha)
-                                vp = v * p
-                                vq = v * q
+                                vp = v * at[0]
+                                vq = v * at[1]
                                 m[0] += v
                                 m[1] += vp
                                 m[2] += vq
-                                m[3] += vp * dx
-                                m[4] += vp * dy
-                                m[5] += vq * dy
+                                m[3] += vp * (own.centre[0] - g[0])
+                                m[4] += vp * at[2]
+                                m[5] += vq * at[2]
                                 if wp.static(probed):
                                     slope = g[3] * vp + g[4] * vq
                                     m[6] += wp.abs(vp)
@@ -234,10 +253,10 @@ def backward(channels: int, probed: bool) -> Any:  # noqa: ANN401
         for base in range(done + lane, end, _BLOCK):
             sums[slots[base]] = Moments()
         for k in range(_PIXELS):
-            y = y0 + 2 * k + half
-            if y < height and x < width:
-                trans[y, x] = t[k]
-                rest[y, x] = r[k]
+            y = own.y + 2 * k
+            if y < height and own.x < width:
+                trans[y, own.x] = t[k]
+                rest[y, own.x] = r[k]
 
     return composite_backward
 

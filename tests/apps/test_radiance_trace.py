@@ -10,7 +10,7 @@ import pytest
 
 from lumefield.apps._radiance import RadianceScene, Recipe, batch_rays
 from lumefield.apps._radiance_draw import draw_rays, draw_view
-from lumefield.apps._radiance_trace import Rays, Sampling, density_at, trace
+from lumefield.apps._radiance_trace import Rays, Sampling, density_at, quarters, trace
 from lumefield.apps._rays import Cameras, RayBatch
 from lumefield.render import volume
 
@@ -201,6 +201,63 @@ def test_cones_follow_the_size_of_pixels_in_training_and_in_drawing(monkeypatch:
     radius = np.asarray(batch_rays(cameras, scene, batch, None).radius)
     want = [drawn[0].reshape(24, 32)[3, 2], drawn[1].reshape(6, 8)[0, 0]]
     np.testing.assert_allclose(radius, want, rtol=1e-5)
+
+
+QUARTERS = Sampling("proposed", 0.5, (64, 48), far=10.0, cones=True, quarters=True)
+WHOLE = dataclasses.replace(QUARTERS, quarters=False)
+
+
+def test_the_quarters_of_a_cone_have_its_mean_and_its_variance_across() -> None:
+    bundle = rays(60)._replace(radius=jnp.linspace(1e-3, 0.1, 60))
+    parts = quarters(bundle)
+    np.testing.assert_array_equal(parts.origin[60:120], bundle.origin)
+    away = np.asarray(parts.direction).reshape(4, 60, 3) - np.asarray(bundle.direction)
+    radius = np.asarray(bundle.radius)[:, None]
+    np.testing.assert_allclose(away.mean(0), 0, atol=1e-7)
+    np.testing.assert_allclose(np.einsum("krc,rc->kr", away, bundle.direction), 0, atol=1e-7)
+    between = np.einsum("krc,krd->rcd", away, away) / 4
+    across = np.eye(3) - np.einsum("rc,rd->rcd", bundle.direction, bundle.direction)
+    # A disc of radius r has the variance r^2 / 4 along each of its axes.
+    want = ((radius**2 - (radius / 2) ** 2) / 4)[..., None] * across
+    np.testing.assert_allclose(between, want, atol=1e-8)
+    np.testing.assert_allclose(parts.radius, np.tile(bundle.radius, 4) / 2)
+
+
+def test_thin_cones_look_the_same_as_a_whole_and_in_quarters() -> None:
+    bundle = rays()._replace(radius=jnp.full(40, 1e-6))
+    draw = jax.jit(trace, static_argnums=0)
+    whole, parts = (draw(s, Ball(), None, bundle, None) for s in (WHOLE, QUARTERS))
+    np.testing.assert_allclose(parts.rgb, whole.rgb, atol=1e-4)
+    np.testing.assert_allclose(parts.depth, whole.depth, atol=1e-3)
+    np.testing.assert_allclose(parts.opacity, whole.opacity, atol=1e-4)
+    assert int(parts.samples) == 4 * int(whole.samples)
+
+
+def test_quarters_draw_the_edge_of_a_thing_as_the_part_of_the_pixel_that_it_covers() -> None:
+    n, side = 41, 0.05  # of a pixel, at a distance of 1
+    draw = jax.jit(trace, static_argnums=0)
+
+    def seen(sampling: Sampling, ahead: Any, radius: float) -> Any:
+        d = ahead / np.linalg.norm(ahead, axis=-1, keepdims=True)
+        o = np.broadcast_to(np.asarray([0.0, 0.0, -2.0]), d.shape)
+        o, d, r = (jnp.asarray(a, jnp.float32) for a in (o, d, radius * d[:, 2]))
+        field = Ball(density_inside=1000.0)
+        return np.asarray(draw(sampling, field, None, Rays(o, d, r, None), None).opacity)
+
+    x = np.linspace(0.2, 0.7, n)
+    ahead = np.stack([x, np.zeros(n), np.ones(n)], -1)
+    within = side * ((np.arange(16) + 0.5) / 16 - 0.5)
+    thin = ahead + np.stack(np.meshgrid(within, within[::4], [0.0]), -1).reshape(-1, 1, 3)
+    truth = seen(WHOLE, thin.reshape(-1, 3), 1e-6).reshape(-1, n).mean(0)
+    assert np.ptp(truth) > 0.9
+    radius = side * 2 / 12**0.5
+    errors = [np.mean((seen(s, ahead, radius) - truth) ** 2) for s in (WHOLE, QUARTERS)]
+    assert errors[1] < 0.4 * errors[0]
+
+
+def test_training_samples_whole_cones() -> None:
+    seen = jax.jit(trace, static_argnums=0)(QUARTERS, Ball(), None, rays(), jax.random.key(0))
+    assert int(seen.samples) == 40 * 48
 
 
 def nothing() -> RadianceScene:

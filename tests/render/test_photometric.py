@@ -14,10 +14,12 @@ from lumefield import native, render
 SIZES = [(1, 1), (3, 17), (67, 45), (20, 30)]
 
 
-@pytest.fixture(params=["xla", "native"])
+@pytest.fixture(params=["xla", "native", "warp"])
 def backend(request: pytest.FixtureRequest) -> str:
     if request.param == "native" and not native.load():
         pytest.skip(f"native kernels are not available: {native.status().reason}")
+    if request.param == "warp" and not native.warp_available():
+        pytest.skip(native.warp_missing())
     return request.param
 
 
@@ -175,7 +177,7 @@ def test_psnr_has_its_known_values_and_batches():
     [
         ({"truth": (4, 6, 3)}, r"truth has shape \(4, 6, 3\), expected that of image, \(4, 5, 3\)"),
         ({"weight": (5, 4)}, r"weight has shape \(5, 4\), expected \(1, 1\) or \(4, 5\)"),
-        ({"backend": "cuda"}, "backend='cuda', expected auto, native or xla"),
+        ({"backend": "cuda"}, "backend='cuda', expected auto, native, warp or xla"),
     ],
 )
 def test_inputs_that_do_not_fit_are_refused(change: dict[str, Any], message: str):
@@ -187,14 +189,15 @@ def test_inputs_that_do_not_fit_are_refused(change: dict[str, Any], message: str
         )
 
 
-def test_the_native_backend_refuses_what_it_cannot_do():
+@pytest.mark.parametrize("backend", ["native", "warp"])
+def test_the_kernels_refuse_what_they_cannot_do(backend: str):
     with (
         jax.enable_x64(True),
-        pytest.raises(ValueError, match=r"backend='native' with float64.*use 'auto'"),
+        pytest.raises(ValueError, match=rf"backend='{backend}' with float64.*use '"),
     ):
         render.photometric_loss(
             jnp.zeros((4, 5, 3), jnp.float64),
             jnp.zeros((4, 5, 3), jnp.uint8),
             jnp.zeros((1, 1), jnp.uint8),
-            backend="native",
+            backend=backend,
         )

@@ -240,9 +240,7 @@ def sphere(x: Array) -> Array:
 
 def swept(updates: int, parts: int = 4) -> volume.Occupancy:
     grid = volume.Occupancy.full(16, 2)
-    step = jax.jit(
-        lambda g, k: volume.update_occupancy(g, sphere, k, step=STEP, parts=parts, decay=0.8)
-    )
+    step = jax.jit(lambda g, k: g.updated(sphere, k, step=STEP, parts=parts, decay=0.8))
     for i in range(updates):
         grid = step(grid, jax.random.key(i))
     return grid
@@ -266,8 +264,7 @@ def test_a_swept_grid_holds_the_sphere_and_little_else():
 def test_density_that_goes_away_fades():
     grid = swept(8)
     for i in range(40):
-        grid = volume.update_occupancy(
-            grid, lambda x: jnp.where(x[:, 0] > 0, sphere(x), 0.0), jax.random.key(i),
+        grid = grid.updated(lambda x: jnp.where(x[:, 0] > 0, sphere(x), 0.0), jax.random.key(i),
             step=STEP, parts=4, decay=0.8,
         )  # fmt: skip
     left = jnp.asarray(grid.centres()[..., 0] < -0.13)
@@ -285,9 +282,7 @@ def test_cells_taken_out_never_come_back():
     gone = volume.Occupancy.full(16, 1).centres()[..., 0] > 0
     grid = volume.Occupancy.full(16, 1).without(gone)
     for i in range(4):
-        grid = volume.update_occupancy(
-            grid, lambda x: jnp.ones(x.shape[0]), jax.random.key(i), step=STEP, parts=4
-        )
+        grid = grid.updated(lambda x: jnp.ones(x.shape[0]), jax.random.key(i), step=STEP, parts=4)
     np.testing.assert_array_equal(grid.occupied, jnp.where(gone, 0, 1))
 
 
@@ -303,7 +298,7 @@ def test_every_cell_is_looked_at_once_a_sweep_inside_itself():
 
     grid = volume.Occupancy.full(16, 2)
     for i in range(8):
-        grid = volume.update_occupancy(grid, look, jax.random.key(i), step=STEP, parts=8)
+        grid = grid.updated(look, jax.random.key(i), step=STEP, parts=8)
     assert np.all(seen == 1)
     assert int(grid.updates) == 8
 
@@ -334,7 +329,7 @@ def test_marching_refuses_what_does_not_fit():
     with pytest.raises(ValueError, match="mask has shape"):
         grid.without(jnp.zeros((1, 4, 4, 4), bool))
     with pytest.raises(ValueError, match="parts=3, expected a divisor of n=8"):
-        volume.update_occupancy(grid, sphere, jax.random.key(0), step=STEP, parts=3)
+        grid.updated(sphere, jax.random.key(0), step=STEP, parts=3)
 
 
 def test_native_marching_refuses_float64():

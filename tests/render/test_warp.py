@@ -153,6 +153,41 @@ def test_gaussians_over_dozens_of_tiles_get_the_gradients_of_xla():
         assert np.abs(a - b).max() <= 5e-6 * max(np.abs(b).max(), 1e-30)
 
 
+def test_a_list_made_once_is_the_same_picture_or_none_and_never_a_question_to_the_host():
+    g, view = gaussians(n=1500), camera()  # the usual list might not hold so many
+    weight = jnp.asarray(np.random.default_rng(1).normal(size=(H, W, 3)), jnp.float32)
+
+    def step(slots: int | None) -> Any:
+        options = render.SplatOptions(backend="warp", slots=slots)
+
+        def loss(g: dict[str, Any]) -> Any:
+            rgb, opacity = render.rasterize_rgb(**g, camera=view, options=options)
+            return jnp.sum(rgb * weight), (rgb, opacity)
+
+        return jax.jit(jax.value_and_grad(loss, has_aux=True)).lower(g)
+
+    lowered = {slots: step(slots) for slots in (None, 16, 16384)}
+    asks = {slots: "stablehlo.while" in code.as_text() for slots, code in lowered.items()}
+    assert asks == {None: True, 16: False, 16384: False}
+    usual, small, ample = (lowered[slots].compile()(g) for slots in (None, 16, 16384))
+    for a, b in zip(jax.tree.leaves(usual), jax.tree.leaves(ample), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert all(np.isnan(x).all() for x in small[0][1])
+    assert np.isnan(small[0][0])
+    assert np.isnan(small[1]["means"]).any()
+
+
+def test_more_slots_are_asked_for_until_any_number_will_do():
+    options = render.SplatOptions().listed(100, 64, 64)
+    assert options.slots == default_capacity(100, 64, 64)
+    seen = [options.slots]
+    while (options := options.wider()).slots:
+        seen.append(options.slots)
+    assert seen == [seen[0] * 2**i for i in range(len(seen))]
+    assert seen[-1] == 2**24
+    assert options == render.SplatOptions() == options.wider()
+
+
 def test_the_capacity_is_a_power_of_two_that_holds_a_slot_for_every_tile():
     for n, height, width in ((1, 1, 1), (1, 4000, 6000), (10, 500, 500), (10**6, 1080, 1920)):
         capacity = default_capacity(n, height, width)
@@ -166,7 +201,8 @@ import json, struct, sys, warp as wp
 from pathlib import Path
 wp.config.log_level = wp.LOG_WARNING
 wp.config.kernel_cache_dir = sys.argv[1]
-from lumefield.render import _warp_lists, _warp_project, _warp_tiles as tiles
+from lumefield.native import _warp_adam
+from lumefield.render import _warp_lists, _warp_photometric, _warp_project, _warp_tiles as tiles
 
 def frames(path):
     "Bytes of local memory of each function in a cubin (attribute 0x11 of its .nv.info)."
@@ -189,7 +225,8 @@ found = {}
 for block, names in (
     (tiles.BLOCK, [tiles.forward(3), tiles.backward(3, False), tiles.backward(3, True)]),
     (tiles.BLOCK, [tiles.reduce(3, False)]),
-    (256, [_warp_lists.emit, _warp_project.project_forward]),
+    (256, [_warp_lists.emit, _warp_project.project_forward, _warp_adam.adam_rows]),
+    (_warp_photometric.BLOCK, [_warp_photometric.photometric_value]),
     (_warp_project.CAMERA_BLOCK, [_warp_project.camera_partial]),
 ):
     for kernel in names:
@@ -212,8 +249,8 @@ def test_the_kernels_compile_for_cuda_and_tiles_stay_in_registers(tmp_path: Path
     assert done.returncode == 0, done.stderr
     print(done.stdout)
     found = json.loads(done.stdout.splitlines()[-1])
-    assert len(found) == 7
+    assert len(found) == 9
     assert all(found.values())
     for name, frames in found.items():
-        if "composite" in name:
+        if "composite" in name or "photometric" in name:
             assert max(frames) == 0, name

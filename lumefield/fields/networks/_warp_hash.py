@@ -27,6 +27,19 @@ _COLUMNS = 3
 """Columns of a row of the levels' table before the steps: last cell, dense, first entry."""
 
 
+class Functions(NamedTuple):
+    """What the kernels for a number of coordinates are made of."""
+
+    axes: Any
+    corners: Any
+    Place: Any
+    """Type of a place: as many floats as coordinates."""
+    cell_of: Any
+    place_in: Any
+    entry: Any
+    weight: Any
+
+
 class Kernels(NamedTuple):
     """Kernels for a number of coordinates, without a direction or with one."""
 
@@ -37,13 +50,8 @@ class Kernels(NamedTuple):
 
 @no_type_check
 @functools.cache
-def kernels(d: int, along: bool) -> Kernels:
-    """The three kernels, compiled at their first call.
-
-    Args:
-        d: Coordinates.
-        along: Whether weights are differentiated along a direction.
-    """
+def functions(d: int, along: bool) -> Functions:
+    """The Warp functions of the kernels; arguments as for ``kernels``."""
     axes, corners = wp.constant(d), wp.constant(1 << d)
     differs = wp.constant(along)
     Place = wp.types.vector(length=d, dtype=wp.float32)
@@ -101,6 +109,20 @@ def kernels(d: int, along: bool) -> Kernels:
         if differs:
             return t
         return w
+
+    return Functions(axes, corners, Place, cell_of, place_in, entry, weight)
+
+
+@no_type_check
+@functools.cache
+def kernels(d: int, along: bool) -> Kernels:
+    """The three kernels, compiled at their first call.
+
+    Args:
+        d: Coordinates.
+        along: Whether weights are differentiated along a direction.
+    """
+    axes, corners, Place, cell_of, place_in, entry, weight = functions(d, along)
 
     @wp.kernel(module="unique", enable_backward=False)
     def gather(

@@ -12,7 +12,8 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from lumefield.fields.networks._planes import product_or_sum
-from lumefield.fields.radiance._directions import SH_TERMS, direction_basis, exp_density, joined
+from lumefield.fields.radiance._directions import exp_density
+from lumefield.fields.radiance._head import colour_head, colour_of, density_and_features
 from lumefield.fields.radiance._stack import Stack
 
 _FEATURES = 16
@@ -60,7 +61,7 @@ class KPlanes(nnx.Module):
         self.look = look
         self.grid = PlaneGrid(tuple(sizes), features, rngs=rngs)
         self.trunk = Stack([features * len(sizes), width, _FEATURES], rngs=rngs)
-        self.head = Stack([_FEATURES + SH_TERMS + look, width, width, 3], rngs=rngs)
+        self.head = colour_head(_FEATURES, [width, width], look=look, rngs=rngs)
         self.proposal_grid = PlaneGrid((proposal_size,), features, rngs=rngs)
         self.proposal = Stack([features, width // 2, 1], rngs=rngs)
 
@@ -69,8 +70,7 @@ class KPlanes(nnx.Module):
     ) -> tuple[Float[Array, "*s"], Float[Array, "*s f"]]:
         """See ``RadianceField.density``; only points count."""
         del cov
-        y = self.trunk(self.grid(x))
-        return exp_density(y[..., 0] - 1), y
+        return density_and_features(self.trunk(self.grid(x)))
 
     def colour(
         self,
@@ -79,8 +79,7 @@ class KPlanes(nnx.Module):
         look: Float[Array, "*e a"] | None = None,
     ) -> Float[Array, "*s 3"]:
         """See ``RadianceField.colour``."""
-        parts = [features, direction_basis(d)]
-        return jax.nn.sigmoid(self.head(joined(parts if look is None else [*parts, look])))
+        return colour_of(self.head, features, d, look)
 
     def proposals(
         self, x: Float[Array, "*s 3"], cov: Float[Array, "*s 3 3"] | None, k: int

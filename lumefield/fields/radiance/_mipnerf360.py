@@ -13,7 +13,8 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from lumefield.fields.networks._encoding import integrated_encoding, off_axis_basis
-from lumefield.fields.radiance._directions import SH_TERMS, direction_basis, joined
+from lumefield.fields.radiance._directions import joined
+from lumefield.fields.radiance._head import colour_head, colour_of
 from lumefield.fields.radiance._stack import Stack
 
 _DIRECTIONS = 6
@@ -41,7 +42,7 @@ class MipNerf360(nnx.Module):
             return 3 + 2 * _DIRECTIONS * octaves
 
         self.trunk = Stack([inputs(degrees), *[width] * depth, 1 + width // 2], rngs=rngs)
-        self.head = Stack([width // 2 + SH_TERMS + look, width // 2, 3], rngs=rngs)
+        self.head = colour_head(width // 2, [width // 2], look=look, rngs=rngs)
         self.proposal = Stack(
             [inputs(proposal_degrees), proposal_width, proposal_width, 1], rngs=rngs
         )
@@ -60,9 +61,7 @@ class MipNerf360(nnx.Module):
         look: Float[Array, "*e a"] | None = None,
     ) -> Float[Array, "*s 3"]:
         """See ``RadianceField.colour``; 0.001 padding as in mip-NeRF."""
-        parts = [features, direction_basis(d)]
-        rgb = jax.nn.sigmoid(self.head(joined(parts if look is None else [*parts, look])))
-        return rgb * 1.002 - 0.001
+        return colour_of(self.head, features, d, look) * 1.002 - 0.001
 
     def proposals(
         self, x: Float[Array, "*s 3"], cov: Float[Array, "*s 3 3"] | None, k: int

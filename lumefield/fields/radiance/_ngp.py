@@ -11,7 +11,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from lumefield.fields.networks._hash_encode import Levels, encode
-from lumefield.fields.radiance._directions import SH_TERMS, direction_basis, exp_density, joined
+from lumefield.fields.radiance._head import colour_head, colour_of, density_and_features
 from lumefield.fields.radiance._stack import Stack
 
 _FEATURES = 16
@@ -40,15 +40,14 @@ class Ngp(nnx.Module):
         )
         self.table = nnx.Param(start)
         self.trunk = Stack([self.levels.width, width, _FEATURES], bias=False, rngs=rngs)
-        self.head = Stack([_FEATURES + SH_TERMS + look, width, width, 3], bias=False, rngs=rngs)
+        self.head = colour_head(_FEATURES, [width, width], look=look, bias=False, rngs=rngs)
 
     def density(
         self, x: Float[Array, "*s 3"], cov: Float[Array, "*s 3 3"] | None = None
     ) -> tuple[Float[Array, "*s"], Float[Array, "*s f"]]:
         """See ``RadianceField.density``; only points count."""
         del cov
-        y = self.trunk(encode(self.table[...], x, self.levels))
-        return exp_density(y[..., 0] - 1), y
+        return density_and_features(self.trunk(encode(self.table[...], x, self.levels)))
 
     def colour(
         self,
@@ -57,8 +56,7 @@ class Ngp(nnx.Module):
         look: Float[Array, "*e a"] | None = None,
     ) -> Float[Array, "*s 3"]:
         """See ``RadianceField.colour``."""
-        parts = [features, direction_basis(d)]
-        return jax.nn.sigmoid(self.head(joined(parts if look is None else [*parts, look])))
+        return colour_of(self.head, features, d, look)
 
     def proposals(
         self, x: Float[Array, "*s 3"], cov: Float[Array, "*s 3 3"] | None, k: int

@@ -4,8 +4,9 @@ Barron et al., "Zip-NeRF: Anti-Aliased Grid-Based Neural Radiance Fields", 2023.
 are weighted down where the Gaussian of a sample is wide against the level's cells (Sec. 3.2), grids
 are kept small per level (normalised weight decay, Sec. 3.2), and coarse grids propose where samples
 go (Sec. 4). We differ in what two CPU cores can train in minutes: one isotropic Gaussian per sample
-instead of a spiral of six in it, widths, and no features of the weights themselves; in the
-proposal loss (mip-NeRF 360's, by who trains); and in one proposal grid instead of two.
+instead of a spiral of six in it (who draws splits the cone instead), widths, and no features of
+the weights themselves; in the proposal loss (mip-NeRF 360's, by who trains); and in one proposal
+grid instead of two.
 """
 
 import itertools
@@ -17,7 +18,8 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from lumefield.fields.networks._hash_encode import Levels, encode
-from lumefield.fields.radiance._directions import SH_TERMS, direction_basis, exp_density, joined
+from lumefield.fields.radiance._directions import exp_density
+from lumefield.fields.radiance._head import colour_head, colour_of, density_and_features
 from lumefield.fields.radiance._stack import Stack
 
 _FEATURES = 16
@@ -81,7 +83,7 @@ class ZipNerf(nnx.Module):
         )
         self.grid = ConeGrid(fine, rngs=rngs)
         self.trunk = Stack([fine.width, width, _FEATURES], bias=False, rngs=rngs)
-        self.head = Stack([_FEATURES + SH_TERMS + look, width, width, 3], bias=False, rngs=rngs)
+        self.head = colour_head(_FEATURES, [width, width], look=look, bias=False, rngs=rngs)
         self.proposal_grid = ConeGrid(rough, rngs=rngs)
         self.proposal = Stack([rough.width, proposal_width, 1], bias=False, rngs=rngs)
 
@@ -89,8 +91,7 @@ class ZipNerf(nnx.Module):
         self, x: Float[Array, "*s 3"], cov: Float[Array, "*s 3 3"] | None = None
     ) -> tuple[Float[Array, "*s"], Float[Array, "*s f"]]:
         """See ``RadianceField.density``; without ``cov`` the Gaussians are points."""
-        y = self.trunk(self.grid(x, cov))
-        return exp_density(y[..., 0] - 1), y
+        return density_and_features(self.trunk(self.grid(x, cov)))
 
     def colour(
         self,
@@ -99,8 +100,7 @@ class ZipNerf(nnx.Module):
         look: Float[Array, "*e a"] | None = None,
     ) -> Float[Array, "*s 3"]:
         """See ``RadianceField.colour``."""
-        parts = [features, direction_basis(d)]
-        return jax.nn.sigmoid(self.head(joined(parts if look is None else [*parts, look])))
+        return colour_of(self.head, features, d, look)
 
     def proposals(
         self, x: Float[Array, "*s 3"], cov: Float[Array, "*s 3 3"] | None, k: int

@@ -17,7 +17,6 @@ from lumefield.render.volume._march import Packed as Packed
 from lumefield.render.volume._march import march as march
 from lumefield.render.volume._march import step_edges as step_edges
 from lumefield.render.volume._occupancy import Occupancy as Occupancy
-from lumefield.render.volume._occupancy import update_occupancy as update_occupancy
 from lumefield.render.volume._packed import composite_packed as composite_packed
 from lumefield.render.volume._sampling import importance as importance
 from lumefield.render.volume._sampling import ray_box as ray_box

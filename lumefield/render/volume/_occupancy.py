@@ -88,56 +88,54 @@ class Occupancy:
         """Share of occupied cells."""
         return jnp.mean(self.occupied.astype(jnp.float32))
 
+    def updated(
+        self,
+        density: Callable[[Array], Array],
+        key: PRNGKeyArray,
+        *,
+        step: float,
+        parts: int = 8,
+        decay: float = 0.95,
+        threshold: float = 0.01,
+    ) -> "Occupancy":
+        """Look at the density of one part of the cells and decide anew which are occupied.
 
-def update_occupancy(
-    occupancy: Occupancy,
-    density: Callable[[Array], Array],
-    key: PRNGKeyArray,
-    *,
-    step: float,
-    parts: int = 8,
-    decay: float = 0.95,
-    threshold: float = 0.01,
-) -> Occupancy:
-    """Look at the density of one part of the cells and decide anew which are occupied.
+        A visited cell keeps max(decay^parts x what it had, density at a random point in it); its
+        first visit forgets that nothing was known. Occupied is what has an optical depth per
+        shortest step of at least min(threshold, mean over the cells). Pure, and of static shape.
 
-    A visited cell keeps max(decay^parts x what it had, density at a random point in it); its first
-    visit forgets that nothing was known. Occupied is what has an optical depth per shortest step of
-    at least min(threshold, mean over the cells). Pure, and of static shape.
+        Args:
+            density: Points (P, 3) in the units of the cascade -> (P,) density, P = L n^3 / parts.
+            key: Random key for the points.
+            step: Shortest step of marching, the first of ``step_edges``.
+            parts: The cells are visited in this many updates; divides n.
+            decay: Factor per update.
+            threshold: Optical depth of a step that counts as something.
 
-    Args:
-        occupancy: The old one.
-        density: Points (P, 3) in the units of the cascade -> (P,) density, P = L n^3 / parts.
-        key: Random key for the points.
-        step: Shortest step of marching, the first of ``step_edges``.
-        parts: The cells are visited in this many updates; divides n.
-        decay: Factor per update.
-        threshold: Optical depth of a step that counts as something.
+        Raises:
+            ValueError: If ``parts`` does not divide n.
+        """
+        levels, n = self.density.shape[:2]
+        if parts < 1 or n % parts:
+            raise ValueError(f"parts={parts}, expected a divisor of n={n}")
+        turn = (self.updates * _stride(parts)) % parts
+        grid = self.density.reshape(levels, n // parts, parts, n, n)
+        old = lax.dynamic_index_in_dim(grid, turn, 2, keepdims=False)
+        fresh = jnp.maximum(density(_points(key, old.shape, turn, parts)).reshape(old.shape), 0)
+        first = self.updates < parts
+        kept = jnp.where(first, jnp.zeros_like(old), old * decay**parts)
+        new = jnp.where(old < 0, old, jnp.maximum(kept, fresh.astype(old.dtype)))
+        grid = lax.dynamic_update_index_in_dim(grid, new, turn, 2).reshape(self.density.shape)
 
-    Raises:
-        ValueError: If ``parts`` does not divide n.
-    """
-    levels, n = occupancy.density.shape[:2]
-    if parts < 1 or n % parts:
-        raise ValueError(f"parts={parts}, expected a divisor of n={n}")
-    turn = (occupancy.updates * _stride(parts)) % parts
-    grid = occupancy.density.reshape(levels, n // parts, parts, n, n)
-    old = lax.dynamic_index_in_dim(grid, turn, 2, keepdims=False)
-    fresh = jnp.maximum(density(_points(key, old.shape, turn, parts)).reshape(old.shape), 0)
-    first = occupancy.updates < parts
-    kept = jnp.where(first, jnp.zeros_like(old), old * decay**parts)
-    new = jnp.where(old < 0, old, jnp.maximum(kept, fresh.astype(old.dtype)))
-    grid = lax.dynamic_update_index_in_dim(grid, new, turn, 2).reshape(occupancy.density.shape)
-
-    tau = jnp.maximum(grid, 0) * step
-    known = jnp.sum((grid >= 0).astype(tau.dtype))
-    # 0.999: where all cells are equal, all are occupied, whatever the rounding of their mean
-    cut = jnp.minimum(threshold, 0.999 * jnp.sum(tau) / jnp.maximum(known, 1))
-    return Occupancy(
-        density=grid,
-        occupied=_cascaded(((tau >= cut) & (grid >= 0)).astype(jnp.uint8)),
-        updates=occupancy.updates + 1,
-    )
+        tau = jnp.maximum(grid, 0) * step
+        known = jnp.sum((grid >= 0).astype(tau.dtype))
+        # 0.999: where all cells are equal, all are occupied, whatever the rounding of their mean
+        cut = jnp.minimum(threshold, 0.999 * jnp.sum(tau) / jnp.maximum(known, 1))
+        return Occupancy(
+            density=grid,
+            occupied=_cascaded(((tau >= cut) & (grid >= 0)).astype(jnp.uint8)),
+            updates=self.updates + 1,
+        )
 
 
 def _stride(parts: int) -> int:

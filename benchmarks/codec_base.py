@@ -1,0 +1,83 @@
+"""Fit the networks that the image codec ships and starts from.
+
+    python -m benchmarks.codec_base OUT.npz [--steps 4000]
+
+A mosaic of photo crops from LUMEFIELD_DATA is fitted as one picture, whose networks are written as
+the integers of the file format. None of the pictures that ``benchmarks.codecs`` scores is among
+them. The numbers depend on the machine in their last bits, so the shipped file is not made again:
+it belongs to the format (see ``lumefield/codecs/neural/_base.py``).
+"""
+
+import argparse
+import math
+import os
+from pathlib import Path
+
+import jax
+import numpy as np
+from PIL import Image
+
+from lumefield.codecs.overfit import _image_fit as image_fit
+from lumefield.codecs.overfit._compress import CONTEXT, SYNTHESIS
+from lumefield.codecs.overfit._integers import GROUPS, model_of
+from lumefield.fields.latent import start_networks
+
+SIDE = 256
+PHOTOS = (
+    *(f"images/cbsd68/{name}.png" for name in ("101085", "108082", "14037", "160068", "182053")),
+    *(f"images/cbsd68/{name}.png" for name in ("216081", "241004", "295087", "306005")),
+    *("scenes/fox/images/0027.jpg", "scenes/banana/images/DSC_0433.JPG"),
+    "scenes/sceaux_castle/images/100_7103.JPG",
+)
+COLUMNS = 4
+
+
+def crop(path: Path) -> np.ndarray:
+    """The middle SIDE x SIDE pixels of a photo, large ones scaled down by a whole number first."""
+    with Image.open(path) as file:
+        image = file.convert("RGB")
+    scale = max(1, min(image.size) // 300)
+    size = (image.width // scale, image.height // scale)
+    pixels = np.asarray(image.resize(size, Image.Resampling.BOX) if scale > 1 else image)
+    top, left = (pixels.shape[0] - SIDE) // 2, (pixels.shape[1] - SIDE) // 2
+    return pixels[top : top + SIDE, left : left + SIDE]
+
+
+def mosaic(root: Path) -> np.ndarray:
+    """(3, h, w) in [0, 1]."""
+    tiles = [crop(root / name) for name in PHOTOS]
+    rows = [np.concatenate(tiles[i : i + COLUMNS], 1) for i in range(0, len(tiles), COLUMNS)]
+    return (np.concatenate(rows).transpose(2, 0, 1) / 255).astype(np.float32)
+
+
+def main() -> None:
+    """Run the command line above."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--lambda", dest="exchange", type=float, default=1e-3)
+    args = parser.parse_args()
+    target = mosaic(Path(os.environ.get("LUMEFIELD_DATA", "../shared/data")))
+    networks = start_networks(
+        jax.random.key(0), levels=7, channels=3, context=CONTEXT, synthesis=SYNTHESIS
+    )
+    goal = image_fit.Goal("lambda", args.exchange)
+    effort = image_fit.Effort(args.steps, args.steps // 10, 1, network_rate=1e-2)
+    state = image_fit.start(networks, target, np.ones(target.shape[1:], np.float32), goal)
+
+    def told(_: object, chunk: image_fit.Chunk) -> bool:
+        mse, bpp = chunk.metrics["mse"].mean(), chunk.metrics["bpp"].mean()
+        if chunk.step % 500 == 0:
+            print(f"{chunk.step} {-10 * math.log10(mse):.2f} dB {bpp:.3f} bpp", flush=True)
+        return True
+
+    state = image_fit.fit_latents(state, effort, goal, on_chunk=told)
+    model = model_of(state.scene.networks, (0,) * len(GROUPS))
+    np.savez_compressed(args.out, **{k: v.astype(np.int32) for k, v in vars(model).items()})
+    print(f"{args.out}: {args.out.stat().st_size} bytes")
+
+
+if __name__ == "__main__":
+    main()

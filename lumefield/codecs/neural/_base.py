@@ -1,0 +1,78 @@
+"""Networks that fits start from and that files store theirs relative to.
+
+Identity 0 knows nothing: zeros, bilinear upsampling, mid grey. Identity 1 is shipped
+(``base_1.npz``): fitted by ``benchmarks/codec_base.py`` to a mosaic of photos that no benchmark
+scores. It is part of the format: a file that names it needs exactly its numbers, so it never
+changes; a better one gets the next identity.
+"""
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lumefield.codecs.neural._model import FULL_BITS, ImageModel, Widths
+
+LEARNED = 1
+_FILE = Path(__file__).with_name("base_1.npz")
+
+
+def base_model(identity: int, widths: Widths) -> ImageModel:
+    """The parameters that a file's are stored relative to.
+
+    Args:
+        identity: 0: nothing learned; 1: the shipped networks.
+        widths: Sizes.
+
+    Raises:
+        KeyError: If this version ships no such base for these sizes.
+    """
+    if identity == 0:
+        arrays = {name: np.zeros(shape, np.int32) for name, shape in widths.shapes().items()}
+        arrays["u"][:] = (0, 256, 768, 0)
+        arrays["c2"][:] = 1 << (FULL_BITS - 1)
+        return ImageModel(**arrays)
+    if identity != LEARNED or not has_learned(widths):
+        raise KeyError(identity)
+    return ImageModel(**_for_channels(_shipped(), widths.channels)).check()
+
+
+def has_learned(widths: Widths) -> bool:
+    """Whether the shipped base has these sizes; it serves any number of channels."""
+    shipped = _shipped()
+    return (widths.levels, widths.context, widths.synthesis) == (
+        len(shipped["b1"]),
+        len(shipped["b2"]),
+        len(shipped["c1"]),
+    )
+
+
+@cache
+def _shipped() -> dict[str, NDArray[np.int32]]:
+    with np.load(_FILE, allow_pickle=False) as file:
+        return {name: file[name].astype(np.int32) for name in file.files}
+
+
+def _for_channels(
+    colour: dict[str, NDArray[np.int32]], channels: int
+) -> dict[str, NDArray[np.int32]]:
+    """Networks for grey (mean of red, green and blue) and alpha (opaque), from those for RGB."""
+    has_alpha, plain = channels in (2, 4), 1 if channels <= 2 else 3
+    out = dict(colour)
+    for name, axes in {"X2": (0,), "Y": (0,), "c2": (0,), "g": (1,), "G": (1, 2)}.items():
+        value = colour[name]
+        for axis in axes:
+            summed = axis == 2  # inputs of a convolution: grey stands for all three
+            if plain == 1:
+                total = value.sum(axis, keepdims=True, dtype=np.int64)
+                value = (total if summed else total // 3).astype(np.int32)
+            if has_alpha:
+                shape = list(value.shape)
+                shape[axis] = 1
+                value = np.concatenate([value, np.zeros(shape, np.int32)], axis)
+        out[name] = value
+    if has_alpha:
+        out["c2"] = out["c2"].copy()
+        out["c2"][-1] = 1 << FULL_BITS
+    return out

@@ -1,0 +1,79 @@
+"""Parameters of a model to and from bits, relative to a base model.
+
+Groups of the file: context weights, context biases (needed before the latents), then filters,
+synthesis weights and synthesis biases (needed after them). Each group: 3 bits of step k (all its
+numbers are multiples of 2^k), 4 bits of Exp-Golomb order, then every number (value - base) / 2^k;
+the base is first rounded to multiples of 2^k itself.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lumefield.codecs.neural._bits import MAX_ORDER, BitReader, BitWriter, golomb_length
+from lumefield.codecs.neural._model import ImageModel, Widths, bound
+from lumefield.errors import FormatError
+
+CONTEXT_GROUPS = (("W1", "W2", "W3", "V"), ("b1", "b2", "b3"))
+PICTURE_GROUPS = (("u",), ("X1", "X2", "Y", "G"), ("c1", "c2", "g"))
+_MAX_STEP = 7
+
+
+def write_groups(
+    writer: BitWriter, groups: tuple[tuple[str, ...], ...], model: ImageModel, base: ImageModel
+) -> None:
+    """Append the groups in the shortest form: the largest step that fits, the best order."""
+    for names in groups:
+        value, start = _flat(model, names), _flat(base, names)
+        step = _step(value)
+        number = value - _rounded(start, step) >> step
+        order = min(range(MAX_ORDER + 1), key=lambda k, n=number: golomb_length(n, k))
+        writer.put(step, 3)
+        writer.put(order, 4)
+        writer.put_golomb(number, order)
+
+
+def read_groups(
+    reader: BitReader, groups: tuple[tuple[str, ...], ...], base: ImageModel, widths: Widths
+) -> dict[str, NDArray[np.int32]]:
+    """The arrays of the groups.
+
+    Raises:
+        FormatError: If the bits end early, or a number is out of bounds.
+    """
+    shapes, arrays = widths.shapes(), dict[str, NDArray[np.int32]]()
+    for names in groups:
+        step, order = reader.take(3), reader.take(4)
+        start = _rounded(_flat(base, names), step)
+        value, at = start + (reader.take_golomb(len(start), order) << step), 0
+        for name in names:
+            size = int(np.prod(shapes[name]))
+            part = value[at : at + size].reshape(shapes[name])
+            if size and int(np.abs(part).max()) > bound(name):
+                raise FormatError(
+                    f"parameter {name} of {int(np.abs(part).max())}, expected at most "
+                    f"{bound(name)} in size; the file is damaged"
+                )
+            arrays[name] = part.astype(np.int32)
+            at += size
+    return arrays
+
+
+def parameter_bits(model: ImageModel, base: ImageModel) -> int:
+    """Bits of all parameters in the file."""
+    writer = BitWriter()
+    write_groups(writer, CONTEXT_GROUPS + PICTURE_GROUPS, model, base)
+    return len(writer.bits())
+
+
+def _flat(model: ImageModel, names: tuple[str, ...]) -> NDArray[np.int64]:
+    return np.concatenate([getattr(model, name).ravel() for name in names]).astype(np.int64)
+
+
+def _step(values: NDArray[np.int64]) -> int:
+    """Largest k <= 7 for which all values are multiples of 2^k."""
+    low = int(np.bitwise_or.reduce(values, initial=1 << _MAX_STEP))
+    return (low & -low).bit_length() - 1
+
+
+def _rounded(values: NDArray[np.int64], step: int) -> NDArray[np.int64]:
+    return values + (1 << step >> 1) >> step << step

@@ -1,0 +1,11 @@
+"""Fitting pictures to the codec: from pixels to the integers that ``codecs.neural`` writes.
+
+In: pixels and a goal (lambda, PSNR or bytes). Out: verified ``.lume`` bytes. Loads jax; decoding
+needs nothing of this room. Oracle: what is decoded from the bytes.
+"""
+
+from lumefield.codecs.overfit._compress import EFFORTS as EFFORTS
+from lumefield.codecs.overfit._compress import Compressed as Compressed
+from lumefield.codecs.overfit._compress import compress_picture as compress_picture
+from lumefield.codecs.overfit._image_fit import Effort as Effort
+from lumefield.codecs.overfit._image_fit import Goal as Goal

@@ -1,0 +1,167 @@
+"""One picture to ``.lume`` bytes: fit, round the networks, finish the latents, code, verify."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import jax
+import numpy as np
+from numpy.typing import NDArray
+
+from lumefield.codecs.neural._base import LEARNED, base_model, has_learned
+from lumefield.codecs.neural._container import Picture
+from lumefield.codecs.neural._image import decode_image, encode_image
+from lumefield.codecs.neural._levels import levels_for
+from lumefield.codecs.neural._model import ImageModel, Widths
+from lumefield.codecs.neural._parameters import parameter_bits
+from lumefield.codecs.overfit._image_fit import (
+    Effort,
+    Goal,
+    LatentImage,
+    finish_latents,
+    fit_latents,
+    measured,
+    start,
+)
+from lumefield.codecs.overfit._integers import best_model, networks_of
+from lumefield.fields.latent import Networks, start_networks
+from lumefield.fit import Chunk, TrainState
+
+EffortName = Literal["fast", "standard", "best"]
+EFFORTS: dict[str, Effort] = {
+    "fast": Effort(steps=900, hard_steps=100, finish_steps=240),
+    "standard": Effort(steps=5400, hard_steps=400, finish_steps=600),
+    "best": Effort(steps=27_000, hard_steps=2_000, finish_steps=2_000),
+}
+"""The one dial. Times of a 512 x 768 picture are in benchmarks/results.md."""
+CONTEXT, SYNTHESIS = 12, 32
+"""Widths of the two networks."""
+_OVERHEAD = 48 * 8
+"""Bits of header, name and rounding to bytes, about."""
+
+
+@dataclass(frozen=True)
+class Compressed:
+    """A coded picture."""
+
+    data: bytes
+    """The ``.lume`` file."""
+    psnr: float
+    """Of the decoded pixels against the given ones, dB of full range; infinite where equal."""
+    bits_per_pixel: float
+    lambda_: float
+    """Exchange rate at the end, squared error (of full range) per bit per pixel."""
+    parameter_bytes: float
+    """Bytes of the networks in the file."""
+
+
+Progress = Callable[[int, int, float, float], None]
+"""(steps done, steps in all, PSNR, bits per pixel) of the latents as fitted so far."""
+
+
+def compress_picture(
+    pixels: NDArray[np.unsignedinteger],
+    picture: Picture,
+    *,
+    goal: Goal,
+    effort: Effort,
+    weight: NDArray[np.float32] | None = None,
+    name: str = "",
+    metadata: bytes = b"",
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Compressed:
+    """Compress one picture; what is returned has been decoded and compared.
+
+    Args:
+        pixels: (H, W, C) integers in [0, 2^bits - 1].
+        picture: Size, depth and colour; goes into the header.
+        goal: Lambda, PSNR, or bits of the whole file.
+        effort: How long to fit.
+        weight: (H, W) importance of pixels, > 0; scaled to a mean of 1. None: all the same.
+        name: Name of the original file.
+        metadata: JSON object, UTF-8.
+        seed: Of the noise and the first networks.
+        progress: Told after every chunk of steps.
+    """
+    rows, columns, channels = pixels.shape
+    full = float(2**picture.bits - 1)
+    target = (pixels.astype(np.float32) / np.float32(full)).transpose(2, 0, 1)
+    importance = np.ones((rows, columns), np.float32) if weight is None else weight
+    importance = importance / importance.mean()
+    widths = Widths(levels_for(rows, columns), CONTEXT, SYNTHESIS, channels)
+    networks, identity = _first_networks(widths, seed)
+    base = base_model(identity, widths)
+    told = _teller(progress, effort)
+
+    def rounded(state: TrainState) -> ImageModel:
+        exchange = math.exp(float(state.aux.log_lambda))
+
+        def bits_of(candidate: Networks) -> float:
+            scene = LatentImage(latents=state.scene.latents, networks=candidate)
+            mse, bits = measured(scene, state.aux)
+            return float(bits) + float(mse) * rows * columns / exchange
+
+        return best_model(state.scene.networks, base, bits_of)
+
+    def beside(state: TrainState) -> float:
+        return _OVERHEAD + parameter_bits(rounded(state), base)
+
+    wanted = dataclasses.replace(goal, bits_beside=beside)
+    state = start(networks, target, importance, goal, seed)
+    state = fit_latents(state, effort, wanted, on_chunk=told)
+    model = rounded(state)
+    known = _OVERHEAD + parameter_bits(model, base)
+
+    def as_rounded(_: TrainState) -> float:
+        return known
+
+    wanted = dataclasses.replace(goal, bits_beside=as_rounded)
+    state = finish_latents(state, networks_of(model), effort, wanted, on_chunk=told)
+    latents = [np.rint(np.asarray(y)).astype(np.int32) for y in state.scene.latents]
+    data = encode_image(model, latents, picture, name=name, metadata=metadata, base=identity)
+    decoded = np.stack(decode_image(data)[0], -1)
+    return Compressed(
+        data=data,
+        psnr=_psnr(decoded, pixels, full),
+        bits_per_pixel=8 * len(data) / (rows * columns),
+        lambda_=math.exp(float(state.aux.log_lambda)),
+        parameter_bytes=parameter_bits(model, base) / 8,
+    )
+
+
+def _first_networks(widths: Widths, seed: int) -> tuple[Networks, int]:
+    """Networks to start from, and the base model that they are stored relative to."""
+    if has_learned(widths):
+        return networks_of(base_model(LEARNED, widths)), LEARNED
+    networks = start_networks(
+        jax.random.key(seed),
+        levels=widths.levels,
+        channels=widths.channels,
+        context=widths.context,
+        synthesis=widths.synthesis,
+    )
+    return networks, 0
+
+
+def _teller(progress: Progress | None, effort: Effort) -> Callable[[TrainState, Chunk], bool]:
+    total = effort.steps + effort.hard_steps + effort.finish_steps
+    done = 0
+
+    def told(_: TrainState, chunk: Chunk) -> bool:
+        nonlocal done
+        done += len(chunk.metrics["loss"])
+        if progress:
+            mse = float(chunk.metrics["mse"].mean())
+            psnr = -10.0 * math.log10(max(mse, 1e-12))
+            progress(done, total, psnr, float(chunk.metrics["bpp"].mean()))
+        return True
+
+    return told
+
+
+def _psnr(a: NDArray[np.unsignedinteger], b: NDArray[np.unsignedinteger], full: float) -> float:
+    mse = float(np.square(a.astype(np.float64) - b).mean()) / full**2
+    return math.inf if mse == 0 else -10.0 * math.log10(mse)

@@ -1,0 +1,307 @@
+"""Fit latents and networks to one picture: rate-distortion training of the image codec.
+
+As in C3 (Kim et al. 2024, arXiv:2312.02753, Sec. 3): first with soft rounding and noise that are
+annealed, then with hard rounding and gradients straight through. We differ in a third stage that
+goes on with the latents after the networks have become integers, and in a servo on lambda that
+steers to a wanted PSNR or size within the one encode. Minimised is
+
+    bits / pixels + distortion / lambda,
+
+distortion being the weighted mean squared error of values in [0, 1].
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from lumefield.codecs.neural._model import MAX_BIAS, MAX_FILTER, MAX_WEIGHT
+from lumefield.fields.latent import (
+    Networks,
+    latent_rate,
+    level_sizes,
+    noisy,
+    straight_through,
+    synthesise,
+    upsample,
+)
+from lumefield.fit import Chunk, Stage, TrainState, fit, scaled_adam
+
+FULL = 16.0
+"""Synthesis value of full white (``fields.latent``)."""
+_B2 = 0.99
+"""Decay of Adam's second moments: gradients of latents change fast as noise is redrawn."""
+_MOST_WEIGHT, _MOST_BIAS, _MOST_FILTER = (
+    most / 1024 for most in (MAX_WEIGHT, MAX_BIAS, MAX_FILTER)
+)
+_GAIN, _MOVES = 0.7, 12
+"""Share of the miss that a move of the servo takes back, and moves in a stage."""
+_LAST_RATE = 0.2
+"""Learning rate of the last stage, as a share of that of the first."""
+_STEER_FROM = 0.25
+"""Share of the noisy steps before the servo begins."""
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How long and how to fit."""
+
+    steps: int
+    """Steps with noise; the later stages come on top."""
+    hard_steps: int
+    """Steps with hard rounding."""
+    finish_steps: int
+    """Steps of the latents alone after the networks have become integers."""
+    latent_rate: float = 0.08
+    """First learning rate of the finest latents, in quantisation steps."""
+    level_gain: float = 1.45
+    """How much faster each coarser level learns: it serves four times the pixels."""
+    network_rate: float = 3e-3
+    """First learning rate of the networks."""
+    temperatures: tuple[float, float] = (0.3, 0.1)
+    """Of the soft rounding, first and last."""
+    hard_rates: tuple[float, float] = (5e-4, 1e-3)
+    """Learning rates of latents and networks while rounding is hard; they fall to 0."""
+    noise: tuple[float, float] = (2.0, 1.0)
+    """Shape of the Kumaraswamy noise, first and last; 1 is uniform."""
+
+
+Wanted = Literal["lambda", "psnr", "bits"]
+
+
+@struct.dataclass
+class Picture:
+    """What the fit is told of a picture and steers by; constant but for ``log_lambda``."""
+
+    target: Float[Array, "c h w"]
+    """Values in [0, 1]."""
+    weight: Float[Array, "h w"]
+    """Importance of a pixel, mean 1."""
+    log_lambda: Float[Array, ""]
+
+
+@struct.dataclass
+class LatentImage:
+    """What is fitted."""
+
+    latents: tuple[Array, ...]
+    """Levels, finest first."""
+    networks: Any
+    """:class:`Networks`, or one number for all of them (learning rates)."""
+
+
+@dataclass(frozen=True)
+class Goal:
+    """Where on the rate-distortion curve to end."""
+
+    kind: Wanted
+    value: float
+    """Lambda, PSNR in dB, or bits of the file."""
+    bits_beside: Callable[[TrainState], float] = lambda _: 0.0
+    """Bits of the file that are not latents, for a state; may be slow: it is asked rarely."""
+
+    def first_lambda(self, pixels: int) -> float:
+        """Lambda to begin with: near the end for a usual photo."""
+        if self.kind == "lambda":
+            return self.value
+        if self.kind == "psnr":
+            return 3.0 * 10 ** (-self.value / 10)
+        return 1e-3 * (0.3 * pixels / max(self.value, 1.0)) ** 1.3
+
+
+def start(
+    networks: Networks, picture: np.ndarray, weight: np.ndarray, goal: Goal, seed: int = 0
+) -> TrainState:
+    """The state before the first step: latents of zero.
+
+    Args:
+        networks: To start from.
+        picture: (c, h, w) in [0, 1].
+        weight: (h, w) importance of each pixel, mean 1.
+        goal: What to steer to.
+        seed: Of the noise.
+    """
+    _, h, w = picture.shape
+    levels = networks.context.b1.shape[0]
+    scene = LatentImage(
+        latents=tuple(jnp.zeros(size, jnp.float32) for size in level_sizes(h, w, levels)),
+        networks=networks,
+    )
+    aux = Picture(
+        target=jnp.asarray(picture, jnp.float32),
+        weight=jnp.asarray(weight, jnp.float32),
+        log_lambda=jnp.asarray(math.log(goal.first_lambda(h * w)), jnp.float32),
+    )
+    return TrainState.start(scene, _adam(Effort(1, 1, 1), levels), jax.random.key(seed), aux)
+
+
+def _adam(effort: Effort, levels: int) -> Any:  # noqa: ANN401
+    """Adam whose rates fall along a cosine over the noisy steps, again over the hard ones."""
+
+    def rates(step: Array) -> LatentImage:
+        at = step.astype(jnp.float32)
+        noisy_share = jnp.minimum(at / max(effort.steps, 1), 1.0)
+        hard_share = jnp.clip((at - effort.steps) / max(effort.hard_steps, 1), 0.0, 1.0)
+        is_hard = step >= effort.steps
+        latents, networks = (
+            jnp.where(is_hard, hard * _fall(hard_share), first * _fall(noisy_share))
+            for first, hard in zip(
+                (effort.latent_rate, effort.network_rate), effort.hard_rates, strict=True
+            )
+        )
+        each = tuple(latents * effort.level_gain**i for i in range(levels))
+        return LatentImage(latents=each, networks=networks)
+
+    return scaled_adam(rates, b2=_B2)
+
+
+def _fall(share: Array) -> Array:
+    return 0.5 + 0.5 * jnp.cos(jnp.pi * share)
+
+
+def distortion(scene: LatentImage, latents: tuple[Array, ...], picture: Picture) -> Array:
+    """Weighted mean squared error of values in [0, 1]."""
+    nets = scene.networks
+    z = synthesise(nets.synthesis, upsample(latents, nets.filters)) / FULL
+    return (jnp.square(z - picture.target) * picture.weight[None]).mean()
+
+
+def _loss(
+    hard: bool,
+    effort: Effort,
+    scene: LatentImage,
+    picture: Picture,
+    batch: Any,  # noqa: ANN401
+    key: PRNGKeyArray,
+    step: Array,
+) -> tuple[Array, tuple[Picture, dict[str, Array]]]:
+    if hard:
+        latents = tuple(straight_through(y) for y in scene.latents)
+    else:
+        share = (step / effort.steps).astype(jnp.float32)
+        t, a = (v[0] + (v[1] - v[0]) * share for v in (effort.temperatures, effort.noise))
+        keys = jax.random.split(key, len(scene.latents))
+        latents = tuple(noisy(k, y, t, a) for k, y in zip(keys, scene.latents, strict=True))
+    bits, _ = latent_rate(scene.networks.context, latents)
+    mse = distortion(scene, latents, picture)
+    pixels = picture.weight.size
+    loss = bits / pixels + mse * jnp.exp(-picture.log_lambda)
+    return loss, (picture, {"mse": mse, "bpp": bits / pixels, "log_lambda": picture.log_lambda})
+
+
+def _within(
+    scene: LatentImage, picture: Picture, _grads: LatentImage, _key: PRNGKeyArray, _step: Array
+) -> tuple[LatentImage, Picture]:
+    """Networks within the bounds that the integers of the file have."""
+
+    def clipped(value: Array) -> Array:
+        most = _MOST_WEIGHT if value.ndim > 1 else _MOST_BIAS
+        return jnp.clip(value, -most, most)
+
+    old = scene.networks
+    nets = jax.tree.map(clipped, old)
+    context = nets.context.replace(b1=jnp.clip(old.context.b1, -_MOST_BIAS, _MOST_BIAS))
+    filters = jnp.clip(old.filters, -_MOST_FILTER, _MOST_FILTER)
+    nets = nets.replace(context=context, filters=filters)
+    return LatentImage(latents=scene.latents, networks=nets), picture
+
+
+def _nothing(first: int, count: int) -> Array:
+    """The picture is in ``aux``; a step needs no data of its own."""
+    return jnp.zeros((count,))
+
+
+def fit_latents(
+    state: TrainState,
+    effort: Effort,
+    goal: Goal,
+    *,
+    on_chunk: Callable[[TrainState, Chunk], bool] | None = None,
+) -> TrainState:
+    """The first two stages: noise, then hard rounding; latents and networks move."""
+    stages = (
+        Stage(effort.steps, partial(_loss, False, effort), _nothing),
+        Stage(effort.steps + effort.hard_steps, partial(_loss, True, effort), _nothing),
+    )
+    servo = _Servo(goal, effort)
+    return fit(
+        state,
+        stages,
+        _adam(effort, len(state.scene.latents)),
+        chunk=_chunk(effort.steps),
+        after_step=_within,
+        between=servo,
+        on_chunk=on_chunk,
+    )
+
+
+def finish_latents(
+    state: TrainState,
+    networks: Networks,
+    effort: Effort,
+    goal: Goal,
+    *,
+    on_chunk: Callable[[TrainState, Chunk], bool] | None = None,
+) -> TrainState:
+    """The last stage: little noise, the latents alone, under the networks of the file."""
+    last = dataclasses.replace(
+        effort,
+        steps=effort.finish_steps,
+        latent_rate=_LAST_RATE * effort.latent_rate,
+        network_rate=0.0,
+        temperatures=(effort.temperatures[1],) * 2,
+        noise=(effort.noise[1],) * 2,
+    )
+    tx = _adam(last, len(state.scene.latents))
+    scene = LatentImage(latents=state.scene.latents, networks=networks)
+    new = TrainState.start(scene, tx, jax.random.fold_in(state.key, state.step), state.aux)
+    stages = (Stage(last.steps, partial(_loss, False, last), _nothing),)
+    servo, chunk = _Servo(goal, last, begin=0.0), _chunk(last.steps)
+    return fit(new, stages, tx, chunk=chunk, between=servo, on_chunk=on_chunk)
+
+
+def _chunk(steps: int) -> int:
+    """Steps between two moves of the servo: about sixty moves in a stage."""
+    return max(5, min(100, steps // 60))
+
+
+@jax.jit
+def measured(scene: LatentImage, picture: Picture) -> tuple[Array, Array]:
+    """Distortion and bits of the latents as they will be decoded: rounded."""
+    latents = tuple(jnp.round(y) for y in scene.latents)
+    return distortion(scene, latents, picture), latent_rate(scene.networks.context, latents)[0]
+
+
+class _Servo:
+    """Moves lambda towards the wanted PSNR or size, measured on rounded latents.
+
+    Latents follow lambda only after a while, so it moves seldom, then by nearly all of the miss.
+    Slopes are those of usual photos: 1 dB is 0.3 in log lambda, a factor e of bits 1.3.
+    """
+
+    def __init__(self, goal: Goal, effort: Effort, begin: float = _STEER_FROM) -> None:
+        self._goal = goal
+        self._period = max(1, (effort.steps + effort.hard_steps) // _MOVES)
+        self._next = begin * effort.steps if goal.kind != "lambda" else math.inf
+
+    def __call__(self, state: TrainState) -> TrainState:
+        if int(state.step) < self._next:
+            return state
+        self._next = int(state.step) + self._period
+        mse, bits = (float(x) for x in measured(state.scene, state.aux))
+        if self._goal.kind == "psnr":
+            miss = 0.3 * (-10.0 * math.log10(mse) - self._goal.value)
+        else:
+            wanted = self._goal.value - self._goal.bits_beside(state)
+            miss = 1.3 * math.log(max(bits, 1.0) / max(wanted, 0.02 * self._goal.value))
+        move = _GAIN * max(-2.0, min(2.0, miss))
+        picture = state.aux.replace(log_lambda=state.aux.log_lambda + jnp.float32(move))
+        return dataclasses.replace(state, aux=picture)

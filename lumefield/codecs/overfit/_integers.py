@@ -1,0 +1,112 @@
+"""Float networks to the integers of the file: the coarsest steps that the picture can bear.
+
+Every group of parameters (``_parameters``) has one step, a power of two. Steps are chosen group by
+group for the least bits in all: those of the parameters, of the latents under the rounded context
+network, and the added distortion at the exchange rate of lambda (as Cool-chic's search of steps,
+Leguay et al. 2023, Sec. III-C, but with all groups revisited).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
+
+from lumefield.codecs.neural._model import ImageModel, bound
+from lumefield.codecs.neural._parameters import CONTEXT_GROUPS, PICTURE_GROUPS, parameter_bits
+from lumefield.fields.latent import ContextModel, Networks, Synthesis
+
+ONE = 1024.0
+"""Integer of 1.0."""
+GROUPS = CONTEXT_GROUPS + PICTURE_GROUPS
+_MAX_STEP = 7
+
+Steps = tuple[int, ...]
+"""log2 of the step of every group."""
+
+
+def model_of(networks: Networks, steps: Steps) -> ImageModel:
+    """The networks in integers, multiples of the steps of their groups, clipped to bounds."""
+    step_of = {name: step for names, step in zip(GROUPS, steps, strict=True) for name in names}
+
+    def rounded(name: str, value: NDArray[np.float32]) -> NDArray[np.int32]:
+        step = 1 << step_of[name]
+        most = bound(name) // step
+        return (np.clip(np.rint(value * (ONE / step)), -most, most) * step).astype(np.int32)
+
+    arrays = {name: np.asarray(value) for name, value in _named(networks).items()}
+    return ImageModel(**{name: rounded(name, value) for name, value in arrays.items()}).check()
+
+
+def networks_of(model: ImageModel) -> Networks:
+    """The float networks with exactly the numbers of a model."""
+
+    def floats(values: NDArray[np.int32]) -> "jnp.ndarray":
+        return jnp.asarray(values.astype(np.float32) / np.float32(ONE))
+
+    named = {name: floats(getattr(model, name)) for name in vars(model)}
+    return Networks(
+        context=ContextModel(
+            w1=named["W1"],
+            b1=named["b1"],
+            w2=named["W2"],
+            b2=named["b2"],
+            w3=named["W3"],
+            linear=named["V"],
+            b3=named["b3"],
+        ),
+        filters=named["u"],
+        synthesis=Synthesis(
+            x1=named["X1"],
+            c1=named["c1"],
+            x2=named["X2"],
+            linear=named["Y"],
+            c2=named["c2"],
+            conv1=named["G"][0],
+            g1=named["g"][0],
+            conv2=named["G"][1],
+            g2=named["g"][1],
+        ),
+    )
+
+
+def _named(networks: Networks) -> dict[str, Any]:
+    c, s = networks.context, networks.synthesis
+    return {
+        **{"W1": c.w1, "W2": c.w2, "W3": c.w3, "V": c.linear, "b1": c.b1, "b2": c.b2, "b3": c.b3},
+        **{"u": networks.filters, "X1": s.x1, "X2": s.x2, "Y": s.linear, "c1": s.c1, "c2": s.c2},
+        **{"G": np.stack([s.conv1, s.conv2]), "g": np.stack([s.g1, s.g2])},
+    }
+
+
+def best_model(
+    networks: Networks, base: ImageModel, bits_of: Callable[[Networks], float], first: int = 3
+) -> ImageModel:
+    """The rounded networks of least cost.
+
+    Args:
+        networks: As fitted.
+        base: What the parameters are stored relative to.
+        bits_of: Bits of the latents and the distortion in bits, under given networks.
+        first: Step of every group before the search.
+    """
+
+    def cost(steps: Steps) -> float:
+        model = model_of(networks, steps)
+        return parameter_bits(model, base) + bits_of(networks_of(model))
+
+    steps: Steps = (first,) * len(GROUPS)
+    best = cost(steps)
+    for _ in range(2):
+        before = steps
+        for group in range(len(GROUPS)):
+            for way in (1, -1):
+                while 0 <= (k := steps[group] + way) <= _MAX_STEP:
+                    tried = (*steps[:group], k, *steps[group + 1 :])
+                    if (now := cost(tried)) >= best:
+                        break
+                    steps, best = tried, now
+        if steps == before:
+            break
+    return model_of(networks, steps)

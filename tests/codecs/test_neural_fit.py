@@ -1,0 +1,124 @@
+"""Fitting pictures: floats agree with the integers of the file, and goals are met."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lumefield.codecs.neural import Picture, Widths, base_model, image_cost
+from lumefield.codecs.neural import _twin as twin
+from lumefield.codecs.neural._parameters import parameter_bits
+from lumefield.codecs.overfit import EFFORTS, Goal, compress_picture
+from lumefield.codecs.overfit import _image_fit as image_fit
+from lumefield.codecs.overfit._integers import best_model, model_of, networks_of
+from lumefield.fields.latent import (
+    Networks,
+    latent_rate,
+    level_sizes,
+    start_networks,
+    synthesise,
+    upsample,
+)
+
+FINEST = (0,) * 5
+ROWS, COLUMNS = 40, 56
+
+
+def drawn(seed: int = 0) -> tuple[Networks, list[np.ndarray]]:
+    """Networks that use all their parts, and latents to go with them."""
+    networks = start_networks(jax.random.key(seed), levels=5, channels=3)
+    rng = np.random.default_rng(seed)
+    noise = jax.tree.map(
+        lambda x: x + jnp.asarray(rng.normal(size=x.shape, scale=0.05), jnp.float32), networks
+    )
+    latents = [
+        np.rint(rng.laplace(size=size, scale=0.7)).astype(np.int8)
+        for size in level_sizes(ROWS, COLUMNS, 5)
+    ]
+    return noise, latents
+
+
+def picture(rows: int = 48, columns: int = 64) -> np.ndarray:
+    """Waves with some texture, 8 bit."""
+    y, x = np.mgrid[0:rows, 0:columns]
+    rng = np.random.default_rng(1)
+    base = 128 + 60 * np.sin(x / 5 + y / 9)[..., None] + 20 * (x > y)[..., None]
+    noise = rng.normal(size=(rows, columns, 3), scale=4)
+    return np.clip(base * [1, 0.9, 0.8] + noise, 0, 255).astype(np.uint8)
+
+
+def test_the_integers_of_a_file_are_the_networks():
+    model = model_of(drawn()[0], FINEST)
+    again = model_of(networks_of(model), FINEST)
+    for name, value in vars(model).items():
+        np.testing.assert_array_equal(value, getattr(again, name))
+
+
+def test_fitting_sees_the_pixels_that_are_decoded():
+    networks, latents = drawn()
+    model = model_of(networks, FINEST)
+    exact = np.stack(twin.synthesise(model, latents, 8, subsampled=False), 0).astype(float)
+    floats = networks_of(model)
+    stack = upsample(tuple(jnp.asarray(y, jnp.float32) for y in latents), floats.filters)
+    z = np.asarray(synthesise(floats.synthesis, stack)) / image_fit.FULL
+    seen = np.clip(z, 0, 1) * 255
+    assert np.abs(seen - exact).max() < 2
+    assert np.abs(seen - exact).mean() < 0.4
+
+
+def test_fitting_sees_the_bits_that_are_written():
+    networks, latents = drawn()
+    model = model_of(networks, FINEST)
+    exact = sum(image_cost(model, latents).levels)
+    floats = tuple(jnp.asarray(y, jnp.float32) for y in latents)
+    seen = float(latent_rate(networks_of(model).context, floats)[0])
+    assert seen == pytest.approx(exact, rel=0.01)
+
+
+def test_rounding_takes_the_coarsest_steps_where_precision_is_worth_nothing():
+    networks, _ = drawn()
+    base = base_model(0, Widths(5, 12, 16, 3))
+    rough = best_model(networks, base, lambda _: 0.0)
+    fine = model_of(networks, FINEST)
+    assert parameter_bits(rough, base) < 0.4 * parameter_bits(fine, base)
+
+
+def test_rounding_keeps_what_every_bit_depends_on():
+    networks, _ = drawn()
+    base = base_model(0, Widths(5, 12, 16, 3))
+    wanted = np.asarray(networks.synthesis.x1)
+
+    def penalty(candidate: Networks) -> float:
+        return 1e9 * float(np.abs(np.asarray(candidate.synthesis.x1) - wanted).max())
+
+    kept = networks_of(best_model(networks, base, penalty))
+    np.testing.assert_allclose(kept.synthesis.x1, wanted, atol=0.5 / 1024 + 1e-6)
+
+
+def fitted(goal: Goal) -> tuple[float, int]:
+    pixels = picture()
+    effort = dataclasses.replace(EFFORTS["fast"], steps=500, hard_steps=150, finish_steps=150)
+    found = compress_picture(pixels, Picture(*pixels.shape[:2]), goal=goal, effort=effort)
+    return found.psnr, len(found.data)
+
+
+def test_a_wanted_psnr_is_met():
+    assert fitted(Goal("psnr", 34.0))[0] == pytest.approx(34.0, abs=0.2)
+
+
+def test_a_wanted_size_is_met():
+    assert fitted(Goal("bits", 8 * 1800))[1] == pytest.approx(1800, rel=0.06)
+
+
+def test_the_same_seed_gives_the_same_file():
+    pixels = picture(16, 24)
+    effort = dataclasses.replace(EFFORTS["fast"], steps=30, hard_steps=10, finish_steps=10)
+    goal, shape = Goal("lambda", 1e-3), Picture(16, 24)
+    files = [
+        compress_picture(pixels, shape, goal=goal, effort=effort, seed=seed).data
+        for seed in (0, 0, 1)
+    ]
+    assert files[0] == files[1]
+    assert files[0] != files[2]
