@@ -91,8 +91,10 @@ def main() -> None:
             )
             print(json.dumps(rows[-1]), flush=True)
         for anchor, curve in anchors(args.baselines / "rd_images_kodak.csv", name).items():
-            single = f"{_at(curve, ours[0]):+.1f} %" if len(ours) == 1 else ""
-            print(f"{name} against AVIF {anchor}: {bd_rate(curve, ours):+.1f} % {single}")
+            is_one = len(ours) == 1
+            found = _at(curve, ours[0]) if is_one else bd_rate(curve, ours)
+            words = "rate at equal PSNR" if is_one else "BD-rate"
+            print(f"{name}: {words} {found:+.1f} % of AVIF {anchor}")
     if args.out:
         args.out.write_text(json.dumps(rows, indent=1) + "\n")
 

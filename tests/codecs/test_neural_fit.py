@@ -40,12 +40,12 @@ def drawn(seed: int = 0) -> tuple[Networks, list[np.ndarray]]:
     return noise, latents
 
 
-def picture(rows: int = 48, columns: int = 64) -> np.ndarray:
+def picture(rows: int = 96, columns: int = 128) -> np.ndarray:
     """Waves with some texture, 8 bit."""
     y, x = np.mgrid[0:rows, 0:columns]
     rng = np.random.default_rng(1)
     base = 128 + 60 * np.sin(x / 5 + y / 9)[..., None] + 20 * (x > y)[..., None]
-    noise = rng.normal(size=(rows, columns, 3), scale=4)
+    noise = rng.normal(size=(rows, columns, 3), scale=8)
     return np.clip(base * [1, 0.9, 0.8] + noise, 0, 255).astype(np.uint8)
 
 
@@ -99,17 +99,17 @@ def test_rounding_keeps_what_every_bit_depends_on():
 
 def fitted(goal: Goal) -> tuple[float, int]:
     pixels = picture()
-    effort = dataclasses.replace(EFFORTS["fast"], steps=500, hard_steps=150, finish_steps=150)
+    effort = dataclasses.replace(EFFORTS["fast"], steps=600, hard_steps=60, finish_steps=240)
     found = compress_picture(pixels, Picture(*pixels.shape[:2]), goal=goal, effort=effort)
     return found.psnr, len(found.data)
 
 
 def test_a_wanted_psnr_is_met():
-    assert fitted(Goal("psnr", 34.0))[0] == pytest.approx(34.0, abs=0.2)
+    assert fitted(Goal("psnr", 29.0))[0] == pytest.approx(29.0, abs=0.2)
 
 
 def test_a_wanted_size_is_met():
-    assert fitted(Goal("bits", 8 * 1800))[1] == pytest.approx(1800, rel=0.06)
+    assert fitted(Goal("bits", 8 * 3000))[1] == pytest.approx(3000, rel=0.06)
 
 
 def test_the_same_seed_gives_the_same_file():

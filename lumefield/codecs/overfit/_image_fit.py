@@ -70,6 +70,10 @@ class Effort:
     """Of the soft rounding, first and last."""
     hard_rates: tuple[float, float] = (5e-4, 1e-3)
     """Learning rates of latents and networks while rounding is hard; they fall to 0."""
+    thrift: tuple[float, float] = (2.0, 0.4)
+    """How much higher log lambda begins, and the share of the steps over which that is taken back.
+
+    Fine levels otherwise take up in the first steps what coarse ones say in fewer bits."""
     noise: tuple[float, float] = (2.0, 1.0)
     """Shape of the Kumaraswamy noise, first and last; 1 is uniform."""
 
@@ -193,7 +197,9 @@ def _loss(
     bits, _ = latent_rate(scene.networks.context, latents)
     mse = distortion(scene, latents, picture)
     pixels = picture.weight.size
-    loss = bits / pixels + mse * jnp.exp(-picture.log_lambda)
+    share = (step / effort.steps).astype(jnp.float32)
+    thrift = effort.thrift[0] * jnp.maximum(1.0 - share / effort.thrift[1], 0.0)
+    loss = bits / pixels + mse * jnp.exp(-picture.log_lambda - thrift)
     return loss, (picture, {"mse": mse, "bpp": bits / pixels, "log_lambda": picture.log_lambda})
 
 
@@ -255,6 +261,7 @@ def finish_latents(
     last = dataclasses.replace(
         effort,
         steps=effort.finish_steps,
+        thrift=(0.0, 1.0),
         latent_rate=_LAST_RATE * effort.latent_rate,
         network_rate=0.0,
         temperatures=(effort.temperatures[1],) * 2,
