@@ -83,6 +83,8 @@ def test_a_contender_that_fails_is_a_row_that_says_so(
 ):
     module = tmp_path / "benchmarks" / "gpu"
     module.mkdir(parents=True)
+    for folder in (module, module.parent):  # else an installed `benchmarks` would be taken first
+        (folder / "__init__.py").touch()
     monkeypatch.setattr(gpu, "ROOT", tmp_path)
 
     def said(code: str) -> dict[str, object]:
