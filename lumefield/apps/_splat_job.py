@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from jax import Array
 from jax.sharding import Mesh
@@ -40,7 +41,8 @@ def prepare_splats(settings: Train, photos: Capture, stored: Mapping[str, Any]) 
     recipe = _recipe(settings, plan, photos)
     # Runs of before there were preconditioners, or another order of Gaussians, keep their meaning.
     old = stored.get("recipe", {})
-    recipe = dataclasses.replace(recipe, resort=old.get("resort", not stored))
+    on_accelerator = jax.default_backend() != "cpu"
+    recipe = dataclasses.replace(recipe, resort=old.get("resort", not stored and on_accelerator))
     if settings.refine_poses and old.get("preconditioned", not stored):
         recipe = dataclasses.replace(recipe, preconditioned=True, rate_pose=_RATE_PIXELS)
     frame = WorldFrame.of_cameras(photos.world_from_cam)

@@ -238,20 +238,25 @@ def clone_split_prune(
 def morton_order(points: Float[Array, "n 3"], last: Bool[Array, " n"]) -> Int[Array, " n"]:
     """The order along a space-filling curve (Morton 1966): neighbours in it are near in space.
 
-    Ten bits an axis, of d / (|d| + s) with d the distance from the mean and s its mean: cells are
-    s / 512 wide in the middle of the points, and wider far outside.
+    Ten bits an axis, of d / (|d| + s) with d the distance from the median and s its median: cells
+    are s / 512 wide in the middle of the points, and wider far outside.
 
     Args:
         points: Centres, any unit; not all of them ``last``.
         last: Those that come at the end instead, in the order they have; they do not count in the
-            means.
+            medians.
 
     Returns:
         Indices: point ``order[i]`` comes at place i. Points of one cell keep their order.
     """
-    share = (~last).astype(points.dtype) / jnp.maximum(jnp.sum(~last), 1).astype(points.dtype)
-    away = points - (share @ points)[None]
-    usual = jnp.maximum(share @ jnp.abs(away), jnp.finfo(points.dtype).tiny)[None]
+    # Medians, not means: sums depend in their last bits on the number of threads.
+    middle = jnp.maximum(jnp.sum(~last) - 1, 0) // 2
+
+    def median(values: Array) -> Array:
+        return jnp.sort(jnp.where(last[:, None], jnp.inf, values), 0)[middle][None]
+
+    away = points - median(points)
+    usual = jnp.maximum(median(jnp.abs(away)), jnp.finfo(points.dtype).tiny)
     cell = (512 * (1 + away / (jnp.abs(away) + usual))).astype(jnp.uint32)
     cell = jnp.minimum(cell, jnp.uint32(1023))
     for shift, mask in ((16, 0x030000FF), (8, 0x0300F00F), (4, 0x030C30C3), (2, 0x09249249)):
