@@ -1,6 +1,7 @@
 """``lumefield compress``: a picture to a ``.lume`` file, fitted by networks of its own."""
 
 import json
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,6 +92,9 @@ def _check(settings: Compress) -> None:
         raise InputError(f"--out {settings.out}: expected a name that ends in .lume")
     if settings.out.exists() and not settings.overwrite:
         raise InputError(f"{settings.out}: exists already; give --overwrite or another --out")
+    there = next(folder for folder in settings.out.absolute().parents if folder.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):  # said before minutes of fitting
+        raise InputError(f"--out {settings.out}: {there} cannot be written to; choose a folder")
     asked = [name for name in _LIMITS if getattr(settings, name) is not None]
     if len(asked) > 1:
         flags = " and ".join("--" + name.strip("_") for name in asked)

@@ -49,6 +49,11 @@ def decompress(settings: Decompress) -> Path:
     planes, container = decode_image(data, settings.backend, source=str(settings.input))
     picture = container.picture
     assert picture is not None
+    if picture.subsampled:
+        raise InputError(
+            f"{settings.input}: holds 4:2:0 chroma, which is not written to pictures yet; read it "
+            "with lumefield.codecs.neural.decode_image"
+        )
     pixels = interleaved(planes)
     values = pixels.astype(np.float64) / (2**picture.bits - 1)
     peak = _peak(container.metadata())

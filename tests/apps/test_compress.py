@@ -11,6 +11,7 @@ from lumefield.apps._compress import Compress, compress, linear_light
 from lumefield.apps._decompress import Decompress, decompress
 from lumefield.codecs import overfit as encoder
 from lumefield.codecs.formats import load_picture, save_picture
+from lumefield.codecs.neural import Picture, Widths, base_model, encode_image
 
 
 def waves(rows: int = 40, columns: int = 56, channels: int = 3) -> np.ndarray:
@@ -114,6 +115,7 @@ def test_what_cannot_be_done_is_one_line_and_writes_nothing(
     cases = {
         "ends in .lume": ("compress", photo, "--out", tmp_path / "a.png"),
         "--overwrite": ("compress", photo, "--out", tmp_path / "kept.lume"),
+        "cannot be written to": ("compress", photo, "--out", photo / "a.lume"),
         "exclude": ("compress", photo, "--out", out, "--psnr", 30, "--bytes", 900),
         "expected 10 to 70": ("compress", photo, "--out", out, "--psnr", 99),
         "intact PNG": ("compress", tmp_path / "text.png", "--out", out),
@@ -130,6 +132,17 @@ def test_what_cannot_be_done_is_one_line_and_writes_nothing(
     assert not out.exists()
     assert not (tmp_path / "b.png").exists()
     assert (tmp_path / "kept.lume").read_bytes() == b"kept"
+
+
+def test_subsampled_chroma_is_refused_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    widths = Widths(3, 4, 4, 3)
+    latents = [np.zeros(size, np.int8) for size in ((6, 8), (3, 4), (2, 2))]
+    data = encode_image(base_model(0, widths), latents, Picture(6, 8, subsampled=True))
+    (tmp_path / "a.lume").write_bytes(data)
+    line = refusal(capsys, "decompress", tmp_path / "a.lume", "--out", tmp_path / "b.png")
+    assert "4:2:0" in line
 
 
 def test_linear_light_needs_a_file_that_can_hold_it(

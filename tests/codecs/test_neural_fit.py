@@ -11,9 +11,9 @@ from lumefield.codecs.neural import Picture, Widths, base_model, image_cost
 from lumefield.codecs.neural import _twin as twin
 from lumefield.codecs.neural._parameters import parameter_bits
 from lumefield.codecs.overfit import EFFORTS, Goal, compress_picture
-from lumefield.codecs.overfit import _image_fit as image_fit
 from lumefield.codecs.overfit._integers import best_model, model_of, networks_of
 from lumefield.fields.latent import (
+    RANGE,
     Networks,
     latent_rate,
     level_sizes,
@@ -62,7 +62,7 @@ def test_fitting_sees_the_pixels_that_are_decoded():
     exact = np.stack(twin.synthesise(model, latents, 8, subsampled=False), 0).astype(float)
     floats = networks_of(model)
     stack = upsample(tuple(jnp.asarray(y, jnp.float32) for y in latents), floats.filters)
-    z = np.asarray(synthesise(floats.synthesis, stack)) / image_fit.FULL
+    z = np.asarray(synthesise(floats.synthesis, stack)) / RANGE
     seen = np.clip(z, 0, 1) * 255
     assert np.abs(seen - exact).max() < 2
     assert np.abs(seen - exact).mean() < 0.4

@@ -4,7 +4,6 @@ import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import jax
 import numpy as np
@@ -29,13 +28,12 @@ from lumefield.codecs.overfit._integers import best_model, networks_of
 from lumefield.fields.latent import Networks, start_networks
 from lumefield.fit import Chunk, TrainState
 
-EffortName = Literal["fast", "standard", "best"]
 EFFORTS: dict[str, Effort] = {
     "fast": Effort(steps=900, hard_steps=100, finish_steps=240),
     "standard": Effort(steps=5400, hard_steps=400, finish_steps=600),
     "best": Effort(steps=27_000, hard_steps=2_000, finish_steps=2_000),
 }
-"""The one dial. Times of a 512 x 768 picture are in benchmarks/results.md."""
+"""The one dial. Times of a 512 x 768 picture are in docs/apps_compress.md."""
 CONTEXT, SYNTHESIS = 12, 32
 """Widths of the two networks."""
 _OVERHEAD = 48 * 8

@@ -25,6 +25,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from lumefield.codecs.neural._model import MAX_BIAS, MAX_FILTER, MAX_WEIGHT
 from lumefield.fields.latent import (
+    RANGE,
     Networks,
     latent_rate,
     level_sizes,
@@ -35,8 +36,6 @@ from lumefield.fields.latent import (
 )
 from lumefield.fit import Chunk, Stage, TrainState, fit, scaled_adam
 
-FULL = 16.0
-"""Synthesis value of full white (``fields.latent``)."""
 _B2 = 0.99
 """Decay of Adam's second moments: gradients of latents change fast as noise is redrawn."""
 _MOST_WEIGHT, _MOST_BIAS, _MOST_FILTER = (
@@ -174,7 +173,7 @@ def _fall(share: Array) -> Array:
 def distortion(scene: LatentImage, latents: tuple[Array, ...], picture: Picture) -> Array:
     """Weighted mean squared error of values in [0, 1]."""
     nets = scene.networks
-    z = synthesise(nets.synthesis, upsample(latents, nets.filters)) / FULL
+    z = synthesise(nets.synthesis, upsample(latents, nets.filters)) / RANGE
     return (jnp.square(z - picture.target) * picture.weight[None]).mean()
 
 
@@ -187,17 +186,16 @@ def _loss(
     key: PRNGKeyArray,
     step: Array,
 ) -> tuple[Array, tuple[Picture, dict[str, Array]]]:
+    share = (step / effort.steps).astype(jnp.float32)
     if hard:
         latents = tuple(straight_through(y) for y in scene.latents)
     else:
-        share = (step / effort.steps).astype(jnp.float32)
         t, a = (v[0] + (v[1] - v[0]) * share for v in (effort.temperatures, effort.noise))
         keys = jax.random.split(key, len(scene.latents))
         latents = tuple(noisy(k, y, t, a) for k, y in zip(keys, scene.latents, strict=True))
     bits, _ = latent_rate(scene.networks.context, latents)
     mse = distortion(scene, latents, picture)
     pixels = picture.weight.size
-    share = (step / effort.steps).astype(jnp.float32)
     thrift = effort.thrift[0] * jnp.maximum(1.0 - share / effort.thrift[1], 0.0)
     loss = bits / pixels + mse * jnp.exp(-picture.log_lambda - thrift)
     return loss, (picture, {"mse": mse, "bpp": bits / pixels, "log_lambda": picture.log_lambda})
@@ -276,7 +274,7 @@ def finish_latents(
 
 
 def _chunk(steps: int) -> int:
-    """Steps between two moves of the servo: about sixty moves in a stage."""
+    """Steps of one jitted call: about sixty calls in a stage."""
     return max(5, min(100, steps // 60))
 
 
@@ -305,7 +303,7 @@ class _Servo:
         self._next = int(state.step) + self._period
         mse, bits = (float(x) for x in measured(state.scene, state.aux))
         if self._goal.kind == "psnr":
-            miss = 0.3 * (-10.0 * math.log10(mse) - self._goal.value)
+            miss = 0.3 * (-10.0 * math.log10(max(mse, 1e-12)) - self._goal.value)
         else:
             wanted = self._goal.value - self._goal.bits_beside(state)
             miss = 1.3 * math.log(max(bits, 1.0) / max(wanted, 0.02 * self._goal.value))

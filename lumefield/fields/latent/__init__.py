@@ -6,6 +6,7 @@ Oracle: the float64 twins in ``_model``, and for the rounded form the exact inte
 ``codecs.neural``.
 """
 
+from lumefield.fields.latent._model import RANGE as RANGE
 from lumefield.fields.latent._model import ContextModel as ContextModel
 from lumefield.fields.latent._model import Networks as Networks
 from lumefield.fields.latent._model import Synthesis as Synthesis
