@@ -1,9 +1,9 @@
 """Parameters of a model to and from bits, relative to a base model.
 
-Groups of the file: context weights, context biases (needed before the latents), then filters,
-synthesis weights and synthesis biases (needed after them). Each group: 3 bits of step k (all its
-numbers are multiples of 2^k), 4 bits of Exp-Golomb order, then every number (value - base) / 2^k;
-the base is first rounded to multiples of 2^k itself.
+Groups of the file: the arrays of the context network (needed before the latents), then filters
+and the arrays of the synthesis (needed after them). Each group: 4 bits of step k (all its numbers
+are multiples of 2^k), 4 bits of Exp-Golomb order, then every number (value - base) / 2^k; the base
+is first rounded to multiples of 2^k itself.
 """
 
 import numpy as np
@@ -13,9 +13,10 @@ from lumefield.codecs.neural._bits import MAX_ORDER, BitReader, BitWriter, golom
 from lumefield.codecs.neural._model import ImageModel, Widths, bound
 from lumefield.errors import FormatError
 
-CONTEXT_GROUPS = (("W1", "W2", "W3", "V"), ("b1", "b2", "b3"))
-PICTURE_GROUPS = (("u",), ("X1", "X2", "Y", "G"), ("c1", "c2", "g"))
-_MAX_STEP = 7
+CONTEXT_GROUPS = (("W1",), ("W2",), ("W3",), ("V",), ("b1",), ("b2", "b3"))
+PICTURE_GROUPS = (("u",), ("X1",), ("X2",), ("Y",), ("G",), ("c1",), ("c2", "g"))
+MAX_STEP = 10
+_STEP_BITS, _ORDER_BITS = 4, 4
 
 
 def write_groups(
@@ -27,8 +28,8 @@ def write_groups(
         step = _step(value)
         number = value - _rounded(start, step) >> step
         order = min(range(MAX_ORDER + 1), key=lambda k, n=number: golomb_length(n, k))
-        writer.put(step, 3)
-        writer.put(order, 4)
+        writer.put(step, _STEP_BITS)
+        writer.put(order, _ORDER_BITS)
         writer.put_golomb(number, order)
 
 
@@ -42,7 +43,7 @@ def read_groups(
     """
     shapes, arrays = widths.shapes(), dict[str, NDArray[np.int32]]()
     for names in groups:
-        step, order = reader.take(3), reader.take(4)
+        step, order = reader.take(_STEP_BITS), reader.take(_ORDER_BITS)
         start = _rounded(_flat(base, names), step)
         value, at = start + (reader.take_golomb(len(start), order) << step), 0
         for name in names:
@@ -70,8 +71,8 @@ def _flat(model: ImageModel, names: tuple[str, ...]) -> NDArray[np.int64]:
 
 
 def _step(values: NDArray[np.int64]) -> int:
-    """Largest k <= 7 for which all values are multiples of 2^k."""
-    low = int(np.bitwise_or.reduce(values, initial=1 << _MAX_STEP))
+    """Largest k <= MAX_STEP for which all values are multiples of 2^k."""
+    low = int(np.bitwise_or.reduce(values, initial=1 << MAX_STEP))
     return (low & -low).bit_length() - 1
 
 

@@ -39,6 +39,11 @@ CONTEXT, SYNTHESIS = 12, 32
 _OVERHEAD = 48 * 8
 """Bits of header, name and rounding to bytes, about."""
 
+_MOST_LEAN, _LANDINGS = 0.08, 7
+"""How far roundings may lean: about 0.15 dB or 3 % of the bits. Codings tried."""
+_ROUNDS = 3
+"""Of finishing, at most: more are needed where the servo has missed the goal by more than that."""
+
 
 @dataclass(frozen=True)
 class Compressed:
@@ -108,7 +113,8 @@ def compress_picture(
         return _OVERHEAD + parameter_bits(rounded(state), base)
 
     wanted = dataclasses.replace(goal, bits_beside=beside)
-    state = start(networks, target, importance, goal, seed)
+    start_of = networks_of(base)
+    state = start(networks, target, importance, goal, base=start_of, seed=seed)
     state = fit_latents(state, effort, wanted, on_chunk=told)
     model = rounded(state)
     known = _OVERHEAD + parameter_bits(model, base)
@@ -117,17 +123,59 @@ def compress_picture(
         return known
 
     wanted = dataclasses.replace(goal, bits_beside=as_rounded)
-    state = finish_latents(state, networks_of(model), effort, wanted, on_chunk=told)
-    latents = [np.rint(np.asarray(y)).astype(np.int32) for y in state.scene.latents]
-    data = encode_image(model, latents, picture, name=name, metadata=metadata, base=identity)
-    decoded = np.stack(decode_image(data)[0], -1)
-    return Compressed(
-        data=data,
-        psnr=_psnr(decoded, pixels, full),
-        bits_per_pixel=8 * len(data) / (rows * columns),
-        lambda_=math.exp(float(state.aux.log_lambda)),
-        parameter_bytes=parameter_bits(model, base) / 8,
-    )
+
+    def encoded(latents: list[NDArray[np.int32]]) -> tuple[bytes, float]:
+        data = encode_image(model, latents, picture, name=name, metadata=metadata, base=identity)
+        return data, _psnr(np.stack(decode_image(data)[0], -1), pixels, full)
+
+    def finished(state: TrainState) -> TrainState:
+        return finish_latents(state, networks_of(model), effort, wanted, on_chunk=told)
+
+    data, psnr, exchange = _nearest(state, finished, encoded, goal)
+    bits = 8 * len(data) / (rows * columns)
+    return Compressed(data, psnr, bits, exchange, parameter_bits(model, base) / 8)
+
+
+def _nearest(
+    state: TrainState,
+    finished: Callable[[TrainState], TrainState],
+    encoded: Callable[[list[NDArray[np.int32]]], tuple[bytes, float]],
+    goal: Goal,
+) -> tuple[bytes, float, float]:
+    """File, PSNR and lambda after finishing; once more where the servo has missed the goal."""
+    best: tuple[bytes, float, float] | None = None
+    for _ in range(_ROUNDS):
+        state = finished(state)
+        fitted = [np.asarray(y) for y in state.scene.latents]
+        data, psnr = landed(lambda lean, ys=fitted: encoded([leaning(y, lean) for y in ys]), goal)
+        if best is None or abs(goal.miss(data, psnr)) < abs(goal.miss(*best[:2])):
+            best = data, psnr, math.exp(float(state.aux.log_lambda))
+        if abs(goal.miss(*best[:2])) <= 1:
+            break
+    assert best is not None
+    return best
+
+
+def leaning(y: NDArray[np.float32], lean: float) -> NDArray[np.int32]:
+    """Latents rounded, towards zero where ``lean`` > 0: an integer is taken from 1/2 + lean on."""
+    return (np.sign(y) * np.floor(np.abs(y) + np.float32(0.5 - lean))).astype(np.int32)
+
+
+def landed(coded: Callable[[float], tuple[bytes, float]], goal: Goal) -> tuple[bytes, float]:
+    """The file, and its PSNR, that is nearest to the goal among slightly leaning roundings.
+
+    Size and PSNR both fall with the lean where it is small: it takes back the servo's last misses.
+    """
+    low, high, lean = -_MOST_LEAN, _MOST_LEAN, 0.0
+    best = now = coded(lean)
+    for _ in range(_LANDINGS):
+        if abs(goal.miss(*best)) < 0.1:
+            break
+        low, high = (lean, high) if goal.miss(*now) > 0 else (low, lean)
+        lean = (low + high) / 2
+        now = coded(lean)
+        best = min(best, now, key=lambda found: abs(goal.miss(*found)))
+    return best
 
 
 def _first_networks(widths: Widths, seed: int) -> tuple[Networks, int]:
@@ -154,7 +202,7 @@ def _teller(progress: Progress | None, effort: Effort) -> Callable[[TrainState, 
         if progress:
             mse = float(chunk.metrics["mse"].mean())
             psnr = -10.0 * math.log10(max(mse, 1e-12))
-            progress(done, total, psnr, float(chunk.metrics["bpp"].mean()))
+            progress(min(done, total), total, psnr, float(chunk.metrics["bpp"].mean()))
         return True
 
     return told

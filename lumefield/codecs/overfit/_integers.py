@@ -14,13 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lumefield.codecs.neural._model import ImageModel, bound
-from lumefield.codecs.neural._parameters import CONTEXT_GROUPS, PICTURE_GROUPS, parameter_bits
+from lumefield.codecs.neural._parameters import (
+    CONTEXT_GROUPS,
+    MAX_STEP,
+    PICTURE_GROUPS,
+    parameter_bits,
+)
 from lumefield.fields.latent import ContextModel, Networks, Synthesis
 
 ONE = 1024.0
 """Integer of 1.0."""
 GROUPS = CONTEXT_GROUPS + PICTURE_GROUPS
-_MAX_STEP = 7
 
 Steps = tuple[int, ...]
 """log2 of the step of every group."""
@@ -102,7 +106,7 @@ def best_model(
         before = steps
         for group in range(len(GROUPS)):
             for way in (1, -1):
-                while 0 <= (k := steps[group] + way) <= _MAX_STEP:
+                while 0 <= (k := steps[group] + way) <= MAX_STEP:
                     tried = (*steps[:group], k, *steps[group + 1 :])
                     if (now := cost(tried)) >= best:
                         break
