@@ -20,26 +20,14 @@ import numpy as np
 from PIL import Image
 from scipy.interpolate import PchipInterpolator
 
+from lumefield.render.quality import bd_rate
+
 ANCHORS = (
     "4:4:4 speed2 aom tune=psnr",
     "4:4:4 speed6 aom tune=psnr",
 )
 Curve = list[tuple[float, float]]
 """(bits per pixel, PSNR in dB)."""
-
-
-def bd_rate(anchor: Curve, ours: Curve) -> float:
-    """Mean difference of rate at equal PSNR, percent; negative: ours is smaller."""
-    curves = []
-    for curve in (anchor, ours):
-        rate, quality = np.array(sorted(curve, key=lambda point: point[1])).T
-        curves.append(PchipInterpolator(quality, np.log(rate)))
-    low = max(c.x[0] for c in curves)
-    high = min(c.x[-1] for c in curves)
-    if high <= low:
-        return math.nan
-    area = [float(c.integrate(low, high)) for c in curves]
-    return 100 * math.expm1((area[1] - area[0]) / (high - low))
 
 
 def anchors(path: Path, image: str) -> dict[str, Curve]:

@@ -61,7 +61,7 @@ def write_report(run: Path, exhibits: Sequence[Exhibit], summary: str) -> Path:
     line = " · ".join(html.escape(str(word)) for word in words if word)
     body = (
         f"<header><h1>{name}</h1><p>{line}</p><div class=cards>{cards}</div></header>"
-        f"{_pictures(exhibits)}<section><h2>Fitting</h2>{_curves(run)}</section>"
+        f"{pictures_section(exhibits)}<section><h2>Fitting</h2>{_curves(run)}</section>"
         f"<section><h2>Scores</h2>{_table(_scores(metrics))}</section>"
         f"<section><h2>Settings and versions</h2>{_table(_settings(config, metrics))}</section>"
     )
@@ -87,12 +87,21 @@ def _card(key: str, metrics: dict[str, Any]) -> str:
     return f"<div class=card><b>{form.format(value)}{small}</b><span>{label}</span></div>"
 
 
-def _pictures(exhibits: Sequence[Exhibit]) -> str:
+def pictures_section(
+    exhibits: Sequence[Exhibit], title: str = "Result", caption: str = "field"
+) -> str:
+    """Truth, result and their difference of every exhibit; "" where there is none.
+
+    Args:
+        exhibits: What to show.
+        title: Of the section.
+        caption: Below the results.
+    """
     if not exhibits:
         return ""
     ramp = f"linear-gradient(90deg,{','.join(STOPS)})"
     parts = [
-        "<section><h2>Result</h2><p class=hint>Drag across a result to wipe the truth in.</p>"
+        f"<section><h2>{title}</h2><p class=hint>Drag across a result to wipe the truth in.</p>"
         f'<div class=legend>error: 0 <div class=ramp style="background:{ramp}"></div> '
         f"{ERROR_SCALE:.0%} of full range or more (mean over the channels)</div>"
     ]
@@ -107,7 +116,7 @@ def _pictures(exhibits: Sequence[Exhibit]) -> str:
             "<figcaption>truth</figcaption></figure><figure><div class=wipe>"
             f'<img src="{result}" alt="result of {name}"><img class=over alt="">'
             f'<input type=range min=0 max=100 value=0 aria-label="wipe the truth of {name} in">'
-            "</div><figcaption>field</figcaption></figure>"
+            f"</div><figcaption>{caption}</figcaption></figure>"
             f'<figure><img src="{wrong}" alt="error of {name}"><figcaption>error</figcaption>'
             "</figure></div></div>"
         )
