@@ -58,6 +58,19 @@ class BitReader:
         self.position = end
         return value
 
+    def take_bits(self, count: int) -> NDArray[np.int64]:
+        """The next ``count`` bits.
+
+        Raises:
+            FormatError: If the bits end before.
+        """
+        end = self.position + count
+        if end > len(self._text):
+            raise FormatError("ends inside the parameters; the file is cut off or damaged")
+        text = self._text[self.position : end].encode("ascii")
+        self.position = end
+        return np.frombuffer(text, np.uint8).astype(np.int64) - ord("0")
+
     def take_golomb(self, count: int, order: int) -> NDArray[np.int64]:
         """The next ``count`` signed numbers.
 

@@ -19,7 +19,8 @@ Numbers are little-endian; ``varint`` is LEB128 (7 bits a byte, low first, at mo
         varint  frame rate, denominator
         4       CRC-32 of all bytes before
     chunk, as many as follow
-        1       type: 1 picture, 2 index, 3 name, 4 metadata, 5 audio; others are skipped
+        1       type: 1 picture, 2 index, 3 name, 4 metadata, 5 audio, 6 splats;
+                others are skipped
         varint  length of the data
         ...     data
         4       CRC-32 of type, length and data
@@ -45,6 +46,7 @@ MAGIC = b"LUME"
 VERSION = 1
 IMAGE, VIDEO, SPLATS, FIELD = 1, 2, 3, 4
 PICTURE_CHUNK, INDEX_CHUNK, NAME_CHUNK, METADATA_CHUNK, AUDIO_CHUNK = 1, 2, 3, 4, 5
+SPLATS_CHUNK = 6
 SRGB = (1, 13, 0)
 """H.273 code points of RGB with sRGB primaries and transfer (IEC 61966-2-1)."""
 _CONTENTS = (IMAGE, VIDEO, SPLATS, FIELD)
@@ -118,6 +120,28 @@ class Container:
     def all(self, kind: int) -> Iterator[bytes]:
         """Data of all chunks of a type."""
         return (self.data(place) for place in self.places if place[0] == kind)
+
+    def groups(self) -> list[tuple[int, tuple[int, int, int]]]:
+        """Frames and place of every group of a video, in order.
+
+        Raises:
+            FormatError: If the index does not fit the header and the chunks.
+        """
+        index = next(self.all(INDEX_CHUNK), b"\0")
+        count, at = _varint(index, 0)
+        places = [place for place in self.places if place[0] == PICTURE_CHUNK]
+        total = self.picture.frames if self.picture else 0
+        frames = list[int]()
+        for _ in range(min(count, len(places))):
+            number, at = _varint(index, at)
+            frames.append(number)
+            _, at = _varint(index, at)
+        if count != len(places) or sum(frames) != total or min(frames, default=0) < 1:
+            raise FormatError(
+                f"an index of {count} groups with {sum(frames)} frames for {len(places)} groups "
+                f"and {total} frames; {_DAMAGED}"
+            )
+        return list(zip(frames, places, strict=True))
 
     def name(self) -> str:
         """Name of the original file, or ""."""

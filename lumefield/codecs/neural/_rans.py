@@ -47,9 +47,22 @@ class Decoder:
         Returns:
             Index into the row, 0 ... 254 for -127 ... 127.
         """
+        table = cumulative().reshape(-1, cumulative().shape[-1])[rows]
+        return self.choose(table, lanes)
+
+    def choose(self, table: NDArray[np.integer], lanes: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Decode one symbol on each of the lanes by a table of its own.
+
+        Args:
+            table: (n, width) per lane the sums of the frequencies before every symbol, 2^16 after
+                the last one.
+            lanes: Their lanes, ascending.
+
+        Returns:
+            Index into the row.
+        """
         state = self.states[lanes]
         low = state & 0xFFFF
-        table = cumulative().reshape(-1, cumulative().shape[-1])[rows]
         index = (table <= low[:, None]).sum(axis=1) - 1
         start = np.take_along_axis(table, index[:, None], 1)[:, 0].astype(np.int64)
         stop = np.take_along_axis(table, index[:, None] + 1, 1)[:, 0].astype(np.int64)
