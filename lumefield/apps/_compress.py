@@ -1,4 +1,4 @@
-"""``lumefield compress``: a picture to a ``.lume`` file, fitted by networks of its own."""
+"""``lumefield compress``: a picture, a video or a scene to a ``.lume`` file."""
 
 import json
 import os
@@ -11,6 +11,9 @@ import numpy as np
 import tyro
 from numpy.typing import NDArray
 
+from lumefield.apps._compress_scene import check_scene, compress_scene, is_scene
+from lumefield.apps._compress_video import check_video, compress_film
+from lumefield.apps._video import VIDEO_SUFFIXES
 from lumefield.errors import InputError
 
 if TYPE_CHECKING:
@@ -19,15 +22,22 @@ if TYPE_CHECKING:
 
 LAMBDA = 1e-3
 """Exchange rate when nothing is asked for: about 34 to 38 dB for photos."""
-_LIMITS = {"psnr": (10.0, 70.0), "bytes": (100.0, 2.0**31), "lambda_": (1e-6, 1.0)}
+_LIMITS = {
+    "psnr": (10.0, 70.0),
+    "bytes": (100.0, 2.0**31),
+    "lambda_": (1e-6, 1.0),
+    "psnr_loss": (0.01, 10.0),
+}
 
 
 @dataclass(frozen=True)
 class Compress:
-    """Compress a picture as an overfitted network, to bytes that decode alike everywhere."""
+    """Compress a picture, a video or a scene, to bytes that decode alike everywhere."""
 
     input: tyro.conf.Positional[Path]
-    """Picture: PNG, JPEG, WebP, TIFF, EXR or HDR; 8 or 16 bit, grey or colour, alpha or not."""
+    """Picture (PNG, JPEG, WebP, TIFF, EXR or HDR; 8 or 16 bit, grey or colour, alpha or not) or
+    video (MP4, MOV, MKV, WebM ...; coded in 8 bits 4:2:0, its sound copied), or scene: the folder
+    of a run, or a splat file (.ply .spz .sog ...)."""
     out: Path
     """File to write, ending in .lume; it has been decoded and compared when it is there."""
     effort: Literal["fast", "standard", "best"] = "standard"
@@ -36,10 +46,24 @@ class Compress:
     """Wanted quality in dB, hit within 0.05 dB."""
     bytes: float | None = None
     """Wanted size of the file, hit within 2 %."""
+    psnr_loss: float | None = None
+    """Scene: dB that its held-out views may lose; 0.3 when nothing is asked for."""
     lambda_: Annotated[float | None, tyro.conf.arg(name="lambda")] = None
     """Squared error worth one bit per pixel; smaller is better and larger. Default 0.001."""
     roi: Path | None = None
     """Picture of the same size: where it is white, errors count eleven times as much."""
+    gop: int = 32
+    """Video: frames of a group; a player can begin at any."""
+    low_delay: bool = False
+    """Video: predict from earlier frames only, so that no frame waits for a later one."""
+    jobs: int = 1
+    """Video: groups fitted at a time, each by a process of its own."""
+    frames: str | None = None
+    """Video: FIRST:LAST, the frames to take; the last is not among them."""
+    size: str | None = None
+    """Video: COLUMNSxROWS to resize to."""
+    audio: bool = True
+    """Video: keep the sound, as it is."""
     seed: int = 0
     """Same seed, same machine, same file."""
     overwrite: bool = False
@@ -56,6 +80,14 @@ def compress(settings: Compress) -> Path:
         FormatError: If the input is damaged.
     """
     _check(settings)
+    if settings.input.suffix.lower() in VIDEO_SUFFIXES:
+        check_video(settings)
+        return compress_film(settings)
+    if is_scene(settings.input):
+        check_scene(settings)
+        return compress_scene(settings)
+    if settings.psnr_loss is not None:
+        raise InputError("--psnr-loss is for scenes; give --psnr for a picture or video")
     from lumefield.apps._progress import Say, StepBar
     from lumefield.codecs.formats import load_picture, replacing
     from lumefield.codecs.overfit import EFFORTS, compress_picture
@@ -97,12 +129,12 @@ def _check(settings: Compress) -> None:
         raise InputError(f"--out {settings.out}: {there} cannot be written to; choose a folder")
     asked = [name for name in _LIMITS if getattr(settings, name) is not None]
     if len(asked) > 1:
-        flags = " and ".join("--" + name.strip("_") for name in asked)
+        flags = " and ".join("--" + name.strip("_").replace("_", "-") for name in asked)
         raise InputError(f"{flags} exclude each other; give one of them")
     for name in asked:
         low, high = _LIMITS[name]
         if not low <= getattr(settings, name) <= high:
-            flag = "--" + name.strip("_")
+            flag = "--" + name.strip("_").replace("_", "-")
             raise InputError(f"{flag} {getattr(settings, name):g}, expected {low:g} to {high:g}")
 
 

@@ -1,4 +1,4 @@
-"""``lumefield decompress``: the picture of a ``.lume`` file."""
+"""``lumefield decompress``: the picture or video of a ``.lume`` file."""
 
 import math
 from dataclasses import dataclass
@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import tyro
 
+from lumefield.apps._compress_scene import decompress_scene
+from lumefield.apps._decompress_video import decompress_film
 from lumefield.errors import FormatError, InputError
 
 
@@ -18,7 +20,10 @@ class Decompress:
     input: tyro.conf.Positional[Path]
     """The .lume file."""
     out: Path
-    """Picture to write: .png, .tif, .jpg, .webp, or .exr and .hdr for linear light."""
+    """Picture to write: .png, .tif, .jpg, .webp, or .exr and .hdr for linear light. Video: .mp4
+    (H.264, near lossless), .mkv (FFV1, lossless) or .y4m (raw), or a folder for PNGs."""
+    frames: str | None = None
+    """Video: FIRST:LAST, the frames to write; only the groups that hold them are decoded."""
     overwrite: bool = False
     """Replace --out if it exists."""
     backend: str = "auto"
@@ -46,6 +51,12 @@ def decompress(settings: Decompress) -> Path:
     from lumefield.codecs.neural import decode_image, interleaved
 
     data = settings.input.read_bytes()
+    if data[4:6] == b"\1\2":  # version 1, a video
+        return decompress_film(settings, data)
+    if data[4:6] == b"\1\3":  # splats
+        return decompress_scene(settings, data)
+    if settings.frames is not None:
+        raise InputError(f"--frames: {settings.input} is not a video; leave it out")
     planes, container = decode_image(data, settings.backend, source=str(settings.input))
     picture = container.picture
     assert picture is not None

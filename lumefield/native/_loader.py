@@ -37,6 +37,7 @@ _SOURCES = (
     "latent_noise.cc",
     "codec_latents.cc",
     "codec_synthesis.cc",
+    "video_warp.cc",
 )
 _HEADERS = (
     "simd.h",
@@ -73,6 +74,7 @@ _SYMBOLS = (
     "UpsampleForward",
     "UpsampleBackward",
     "LatentNoise",
+    "VideoWarp",
 )
 _LEVELS = {
     "avx512": ("-march=x86-64-v4", "-mprefer-vector-width=512"),

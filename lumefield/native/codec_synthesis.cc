@@ -17,13 +17,14 @@ constexpr int MAX_RESIDUAL = (1 << 13) - 1, FULL_BITS = 14;
 constexpr int EDGE = LANES;  // room before a row: neighbours outside the picture
 
 struct Model {  // weights in pairs, broadcast
-  int levels, synthesis, channels, bits, subsampled;
+  int levels, synthesis, channels, bits, subsampled, gain, more;
   int rows[MAX_LEVELS], columns[MAX_LEVELS];
   const int8_t* latents[MAX_LEVELS];
   int32_t u[MAX_LEVELS][4];
   vint X1[MAX_SYNTHESIS][4], X2[MAX_CHANNELS][MAX_SYNTHESIS / 2], Y[MAX_CHANNELS][4];
   vint G[2][MAX_CHANNELS][9][MAX_CHANNELS / 2];
   int32_t c1[MAX_SYNTHESIS], c2[MAX_CHANNELS], g[2][MAX_CHANNELS];
+  const int32_t* added;  // [more, rows, columns] inputs of the synthesis after the levels
   void* planes[MAX_CHANNELS];
 };
 
@@ -107,7 +108,7 @@ struct Band {  // scratch of one thread
 
   void put_latents(int i, int r, int32_t* out) {
     const int8_t* y = m.latents[i] + (size_t)r * m.columns[i];
-    for (int c = 0; c < m.columns[i]; c++) out[c] = y[c] * 256;
+    for (int c = 0; c < m.columns[i]; c++) out[c] = y[c] * m.gain;
   }
 
   // All rows of the stack of level i + 1, as long as those of level i.
@@ -129,6 +130,8 @@ struct Band {  // scratch of one thread
     for (int r = from; r < to; r++) {
       put_latents(0, r, row.data());
       for (int k = 1; k < m.levels; k++) double_rows(wide, k, r, m.u[0], columns, row.data() + (size_t)k * room);
+      for (int k = 0; k < m.more; k++)
+        std::copy_n(m.added + ((size_t)k * m.rows[0] + r) * columns, columns, row.data() + (size_t)(m.levels + k) * room);
       for (int c = 0; c < columns; c += LANES) {
         vint v[4], h[MAX_SYNTHESIS];
         for (int k = 0; k < 4; k++) {
@@ -215,18 +218,21 @@ void paired(const int32_t* from, int rows, int columns, vint (*to)[N]) {
 }  // namespace
 
 // Pixels of a picture. `sizes`: rows, columns of each level, finest first. `parameters`: u X1 c1 X2 Y c2 G g as in
-// `ImageModel`. `planes`: one per channel, uint8 for 8 bits, else uint16.
+// `ImageModel`. `gain`: value of a latent of 1. `added`: `more` planes (levels + more <= 8) that follow the levels as
+// inputs of the synthesis, 8 fractional bits. `planes`: one per channel, uint8 for 8 bits, else uint16.
 extern "C" void lumefield_synthesise(int32_t levels, const int32_t* sizes, const int8_t* const* latents,
                                      int32_t synthesis, int32_t channels, const int32_t* const* parameters,
-                                     int32_t bits, int32_t subsampled, void* const* planes, int32_t threads) {
+                                     int32_t bits, int32_t subsampled, int32_t gain, int32_t more, const int32_t* added,
+                                     void* const* planes, int32_t threads) {
   Model m;
   m.levels = levels, m.synthesis = synthesis, m.channels = channels, m.bits = bits, m.subsampled = subsampled;
+  m.gain = gain, m.more = more, m.added = added;
   for (int i = 0; i < levels; i++) m.rows[i] = sizes[2 * i], m.columns[i] = sizes[2 * i + 1], m.latents[i] = latents[i];
   for (int i = 0; i + 1 < levels; i++) std::copy_n(parameters[0] + 4 * i, 4, m.u[i]);
-  paired(parameters[1], synthesis, levels, m.X1);
+  paired(parameters[1], synthesis, levels + more, m.X1);
   for (int s = 0; s < synthesis; s++) m.c1[s] = rshift(parameters[2][s], 2);
   paired(parameters[3], channels, synthesis, m.X2);
-  paired(parameters[4], channels, levels, m.Y);
+  paired(parameters[4], channels, levels + more, m.Y);
   std::copy_n(parameters[5], channels, m.c2);
   for (int k = 0; k < 2; k++)
     for (int o = 0; o < channels; o++)

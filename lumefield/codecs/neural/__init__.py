@@ -16,3 +16,7 @@ from lumefield.codecs.neural._image import interleaved as interleaved
 from lumefield.codecs.neural._levels import levels_for as levels_for
 from lumefield.codecs.neural._model import ImageModel as ImageModel
 from lumefield.codecs.neural._model import Widths as Widths
+from lumefield.codecs.neural._video import decode_video as decode_video
+from lumefield.codecs.neural._video import open_video as open_video
+from lumefield.codecs.neural._video import sound_of_video as sound_of_video
+from lumefield.codecs.neural._video import video_picture as video_picture

@@ -3,7 +3,8 @@
 Identity 0 knows nothing: zeros, bilinear upsampling, mid grey. Identity 1 is shipped
 (``base_1.npz``): fitted by ``benchmarks/codec_base.py`` to a mosaic of photos that no benchmark
 scores. It is part of the format: a file that names it needs exactly its numbers, so it never
-changes; a better one gets the next identity.
+changes; a better one gets the next identity. Identity 129 is the same networks for pictures in
+narrow-range Y'CbCr of BT.601, as videos are; it is computed in integers.
 """
 
 from functools import cache
@@ -15,6 +16,13 @@ from numpy.typing import NDArray
 from lumefield.codecs.neural._model import FULL_BITS, ImageModel, Widths
 
 LEARNED = 1
+LEARNED_VIDEO = 128 + LEARNED
+_BITS = 14
+_TO_VIDEO = ((4207, 8260, 1604), (-2428, -4768, 7196), (7196, -6026, -1170))
+"""Y'CbCr of BT.601 in narrow range, less its offsets, from RGB; 14 fractional bits."""
+_FROM_VIDEO = ((19077, 0, 26149), (19077, -6419, -13320), (19077, 33050, 0))
+_OFFSET = (1028, 8224, 8224)
+"""Black and grey of narrow range, 10 fractional bits of full range 16."""
 _FILE = Path(__file__).with_name("base_1.npz")
 
 
@@ -22,7 +30,7 @@ def base_model(identity: int, widths: Widths) -> ImageModel:
     """The parameters that a file's are stored relative to.
 
     Args:
-        identity: 0: nothing learned; 1: the shipped networks.
+        identity: 0: nothing learned; 1: the shipped networks; 129: those for Y'CbCr.
         widths: Sizes.
 
     Raises:
@@ -33,8 +41,11 @@ def base_model(identity: int, widths: Widths) -> ImageModel:
         arrays["u"][:] = (0, 256, 768, 0)
         arrays["c2"][:] = 1 << (FULL_BITS - 1)
         return ImageModel(**arrays)
-    if identity != LEARNED or not has_learned(widths):
+    known = identity == LEARNED or (identity == LEARNED_VIDEO and widths.channels == 3)
+    if not known or not has_learned(widths):
         raise KeyError(identity)
+    if identity == LEARNED_VIDEO:
+        return ImageModel(**_for_video(_shipped())).check()
     return ImageModel(**_for_channels(_shipped(), widths.channels)).check()
 
 
@@ -76,3 +87,21 @@ def _for_channels(
         out["c2"] = out["c2"].copy()
         out["c2"][-1] = 1 << FULL_BITS
     return out
+
+
+def _for_video(colour: dict[str, NDArray[np.int32]]) -> dict[str, NDArray[np.int32]]:
+    """Networks whose output, and the values between the convolutions, are Y'CbCr."""
+    to, back, offset = (np.array(v, np.int64) for v in (_TO_VIDEO, _FROM_VIDEO, _OFFSET))
+
+    def rounded(value: NDArray[np.int64], bits: int) -> NDArray[np.int64]:
+        return value + (1 << (bits - 1)) >> bits
+
+    out = {name: value.astype(np.int64) for name, value in colour.items()}
+    for name in ("X2", "Y"):
+        out[name] = rounded(to @ out[name], _BITS)
+    out["c2"] = rounded(to @ out["c2"], _BITS) + offset
+    turned = np.einsum("ab,nbcij,cd->nadij", to, out["G"], back)
+    out["G"] = rounded(turned, 2 * _BITS)
+    constant = np.einsum("nadij,d->na", out["G"], offset)
+    out["g"] = rounded(out["g"] @ to.T, _BITS) - rounded(constant, 10)
+    return {name: value.astype(np.int32) for name, value in out.items()}

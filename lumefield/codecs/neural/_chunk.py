@@ -124,7 +124,7 @@ def picture_chunk(model: ImageModel, coded: Coded, identity: int) -> bytes:
     write_groups(later, PICTURE_GROUPS, model, base)
     tail = later.bits()
     rows, columns = coded.latents[0].shape
-    lanes = _lanes(len(tail), min(rows, -(-columns // 3)))
+    lanes = fitting_lanes(len(tail), min(rows, -(-columns // 3)))
     writer = BitWriter()
     for value, width in (
         (identity, 8),
@@ -139,24 +139,32 @@ def picture_chunk(model: ImageModel, coded: Coded, identity: int) -> bytes:
     if any(part is not None for part in coded.symbols):
         write_groups(writer, CONTEXT_GROUPS, model, base)
         levels = pyramid(rows, columns, widths.levels, lanes)
-        states, code, carried = _code(coded.symbols, levels, lanes, tail)
+        states, code, carried = coded_stream([(coded.symbols, levels)], lanes, tail)
         write_states(writer, states)
         tail = tail[carried:]
     front = np.packbits(writer.bits()).tobytes()
     return front + code.tobytes() + np.packbits(tail).tobytes()
 
 
-def _lanes(payload: int, wave: int) -> int:
+def fitting_lanes(payload: int, wave: int) -> int:
     """A power of two: no more lanes than the payload can fill (27 bits each), nor than are busy."""
     most = max(1, min(payload // 27, _MAX_CODED_LANES, wave))
     return 1 << (most.bit_length() - 1)
 
 
-def _code(
-    symbols: list[Symbols | None], levels: tuple[Level, ...], lanes: int, payload: NDArray[np.uint8]
+def coded_stream(
+    pyramids: list[tuple[list[Symbols | None], tuple[Level, ...]]],
+    lanes: int,
+    payload: NDArray[np.uint8],
 ) -> tuple[NDArray[np.uint64], NDArray[np.uint8], int]:
-    """States and bytes of a decoder that yields the symbols; how many payload bits they carry."""
-    starts, sizes, lane, groups = _in_order(symbols, levels, lanes)
+    """States and bytes of a decoder that yields the symbols; how many payload bits they carry.
+
+    Args:
+        pyramids: Symbols and levels of each pyramid, in the order of decoding; not all empty.
+        lanes: Coder lanes.
+        payload: Bits that the states may carry.
+    """
+    starts, sizes, lane, groups = _in_order(pyramids, lanes)
     trial = np.full(lanes, _START, np.uint64)
     ends, _ = encode(starts, sizes, lane, groups, trial)
     first, carried = loaded_states(payload, ends, _START)
@@ -165,23 +173,23 @@ def _code(
 
 
 def _in_order(
-    symbols: list[Symbols | None], levels: tuple[Level, ...], lanes: int
+    pyramids: list[tuple[list[Symbols | None], tuple[Level, ...]]], lanes: int
 ) -> tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.int64], NDArray[np.int64]]:
     """Start, size and lane of symbols in the order of decoding, and groups: see ``encode``."""
     starts, sizes, lane, group = ([] for _ in range(4))
     before = 0
-    for i in reversed(range(len(levels))):
-        part, level = symbols[i], levels[i]
-        if part is None:
-            continue
-        where = places(level, 0, level.steps)
-        step, slot = np.nonzero(where.active)
-        row, column = where.row[step, slot], where.column[step, slot]
-        starts.append(part.starts[row, column])
-        sizes.append(part.sizes[row, column])
-        lane.append(slot % lanes)
-        group.append(before + step * (level.slots // lanes) + slot // lanes)
-        before = group[-1][-1] + 1
+    for symbols, levels in pyramids:
+        for part, level in zip(reversed(symbols), reversed(levels), strict=True):
+            if part is None:
+                continue
+            where = places(level, 0, level.steps)
+            step, slot = np.nonzero(where.active)
+            row, column = where.row[step, slot], where.column[step, slot]
+            starts.append(part.starts[row, column])
+            sizes.append(part.sizes[row, column])
+            lane.append(slot % lanes)
+            group.append(before + step * (level.slots // lanes) + slot // lanes)
+            before = group[-1][-1] + 1
     groups = np.concatenate(group)
     borders = np.flatnonzero(np.diff(groups, prepend=-1))
     return (

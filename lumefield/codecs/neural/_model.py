@@ -40,6 +40,8 @@ MAX_HIDDEN = (1 << 14) - 1
 MAX_VALUE = (1 << 15) - 1
 """Inputs of the synthesis (8 fractional bits) and its outputs (10) are clipped to +- this."""
 MAX_UPSAMPLED = (1 << 17) - 1
+MAX_GAIN = 1023
+"""Largest value of a latent of an inter frame: 127 of them stay below the bound of upsampling."""
 MAX_RESIDUAL = (1 << 13) - 1
 FULL_BITS = 14
 """Full range of a pixel is 2^14 in the synthesis."""
@@ -48,6 +50,7 @@ _BOUNDS = {
     **dict.fromkeys(("W1", "W2", "W3", "V", "X1", "X2", "Y", "G"), MAX_WEIGHT),
     **dict.fromkeys(("b1", "b2", "b3", "c1", "c2", "g"), MAX_BIAS),
     "u": MAX_FILTER,
+    **{"E": MAX_BIAS, "gains": MAX_GAIN, "units": MAX_GAIN},
 }
 NAMES = ("W1", "W2", "W3", "V", "b1", "b2", "b3", "u", "X1", "X2", "Y", "G", "c1", "c2", "g")
 """Every array of a model, in the order of the file."""

@@ -11,6 +11,8 @@ from lumefield import native
 from lumefield.codecs.neural._laplace import symbol_tables
 from lumefield.codecs.neural._levels import Level
 from lumefield.codecs.neural._model import ImageModel
+from lumefield.codecs.neural._motion import CELL_BITS, PLANES, TAPS
+from lumefield.codecs.neural._twin import ONE
 
 _CONTEXT = ("W1", "W2", "W3", "V", "b1", "b2", "b3")
 _SYNTHESIS = ("u", "X1", "c1", "X2", "Y", "c2", "G", "g")
@@ -53,10 +55,26 @@ def decode_latents(
 
 
 def synthesise(
-    model: ImageModel, latents: list[NDArray[np.int8]], bits: int, subsampled: bool
+    model: ImageModel,
+    latents: list[NDArray[np.int8]],
+    bits: int,
+    subsampled: bool,
+    gain: int = ONE,
+    added: NDArray[np.int32] | None = None,
 ) -> tuple[NDArray[np.unsignedinteger[Any]], ...]:
-    """Planes of the picture; see the twin's ``synthesise``."""
+    """Planes of the picture; see the twin's ``synthesise``.
+
+    Args:
+        model: Parameters.
+        latents: The pyramid, finest first.
+        bits: Bits per sample.
+        subsampled: Whether channels 1 and 2 are chroma of half the size.
+        gain: Value of a latent of 1.
+        added: (k, rows, columns) inputs of the synthesis after the levels.
+    """
     rows, columns = latents[0].shape
+    more = np.zeros((0, rows, columns), np.int32) if added is None else added
+    more = np.ascontiguousarray(more, np.int32)
     kind = np.uint8 if bits == 8 else np.uint16
     halves = [2 if subsampled and c in (1, 2) else 1 for c in range(model.widths.channels)]
     planes = tuple(np.empty((-(-rows // n), -(-columns // n)), kind) for n in halves)
@@ -74,10 +92,58 @@ def synthesise(
         _pointers(parameters),
         ctypes.c_int32(bits),
         ctypes.c_int32(subsampled),
+        ctypes.c_int32(gain),
+        ctypes.c_int32(len(more)),
+        _pointer(more),
         _pointers(planes),
-        ctypes.c_int32(native.threads() or os.cpu_count() or 1),
+        ctypes.c_int32(_threads()),
     )
     return planes
+
+
+def motion_planes(cells: NDArray[np.integer[Any]], size: tuple[int, int]) -> NDArray[np.int32]:
+    """(5, h, w) sums of motion of every pixel from those of the cells; see ``_motion``."""
+    planes = np.ascontiguousarray(cells, np.int32)
+    function = _library().lumefield_doubled
+    function.restype = None
+    for k in reversed(range(CELL_BITS)):
+        found = np.empty((PLANES, -(-size[0] // 2**k), -(-size[1] // 2**k)), np.int32)
+        function(
+            *(ctypes.c_int32(n) for n in (*planes.shape, *found.shape[1:])),
+            _pointer(planes),
+            _pointer(found),
+            ctypes.c_int32(_threads()),
+        )
+        planes = found
+    return planes
+
+
+def predicted(
+    first: NDArray[np.int32],
+    second: NDArray[np.int32],
+    planes: NDArray[np.int32],
+    ratio: int,
+) -> NDArray[np.int32]:
+    """(c, h, w) blend of two displaced references; see ``_motion``."""
+    _, rows, columns = planes.shape
+    found = np.empty((len(first), rows, columns), np.int32)
+    function = _library().lumefield_predict
+    function.restype = None
+    function(
+        *(ctypes.c_int32(n) for n in found.shape[1:]),
+        _pointer(first),
+        _pointer(second),
+        _pointer(planes),
+        ctypes.c_int32(ratio),
+        _pointer(TAPS),
+        _pointer(found),
+        ctypes.c_int32(_threads()),
+    )
+    return found
+
+
+def _threads() -> int:
+    return native.threads() or os.cpu_count() or 1
 
 
 def _library() -> ctypes.CDLL:

@@ -31,6 +31,8 @@ from lumefield.codecs.neural._rans import Decoder
 
 Ints = NDArray[np.integer[Any]]
 Planes = tuple[NDArray[np.unsignedinteger[Any]], ...]
+ONE = 256
+"""Value of a latent of 1 where nothing else is said."""
 
 
 def decode_latents(
@@ -83,19 +85,22 @@ def _decode_level(
     return padded[2:, 2:-2].astype(np.int8)
 
 
-def upsample(latents: list[NDArray[np.int8]], filters: NDArray[np.int32]) -> NDArray[np.int64]:
+def upsample(
+    latents: list[NDArray[np.int8]], filters: NDArray[np.int32], gain: int = ONE
+) -> NDArray[np.int64]:
     """(L, H, W) all levels at the size of the finest, level 0 first; 8 fractional bits.
 
     Args:
         latents: The pyramid, finest first.
         filters: (L - 1, 4) taps; see :func:`_doubled`.
+        gain: Value of a latent of 1.
     """
-    stack = latents[-1][None].astype(np.int64) << 8
+    stack = latents[-1][None].astype(np.int64) * gain
     for i in range(len(latents) - 2, -1, -1):
         h, w = latents[i].shape
         taps = filters[i].astype(np.int64)
         stack = _doubled(_doubled(stack, taps, 2)[:, :, :w], taps, 1)[:, :h]
-        stack = np.concatenate([latents[i][None].astype(np.int64) << 8, stack])
+        stack = np.concatenate([latents[i][None].astype(np.int64) * gain, stack])
     return stack
 
 
@@ -122,7 +127,11 @@ def synthesise(
         bits: 8 ... 16.
         subsampled: Whether channels 1 and 2 are chroma of half the size (4:2:0).
     """
-    stack = upsample(latents, model.u)
+    return painted(model, upsample(latents, model.u), bits, subsampled=subsampled)
+
+
+def painted(model: ImageModel, stack: NDArray[np.int64], bits: int, *, subsampled: bool) -> Planes:
+    """The planes that the synthesis makes of a stack of inputs, as :func:`synthesise`."""
     size = stack.shape[1:]
     v = np.clip(stack, -MAX_VALUE, MAX_VALUE).reshape(len(stack), -1)
     h = rshift(exact(model.X1, v), 10) + rshift(model.c1.astype(np.int64), 2)[:, None]

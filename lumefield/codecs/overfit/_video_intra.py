@@ -1,0 +1,140 @@
+"""The first frame of a group: the picture codec's fit, for Y'CbCr that is judged in RGB."""
+
+import math
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jaxtyping import Array, PRNGKeyArray
+
+from lumefield.codecs.neural._base import LEARNED_VIDEO, base_model
+from lumefield.codecs.neural._group import Intra
+from lumefield.codecs.neural._latents import code_latents
+from lumefield.codecs.neural._model import ImageModel, Widths
+from lumefield.codecs.overfit._integers import best_model, networks_of
+from lumefield.codecs.overfit._video_model import colour_error
+from lumefield.fields.latent import (
+    Networks,
+    latent_rate,
+    level_sizes,
+    noisy,
+    synthesise,
+    upsample,
+)
+from lumefield.fit import Chunk, Stage, TrainState, fit, scaled_adam
+
+LEVELS, CONTEXT, SYNTHESIS = 7, 12, 32
+WEIGHT = 2.0
+"""How much the squared error of a first frame counts: all others follow from it."""
+_LEVEL_GAIN = 1.45
+_THRIFT = (2.0, 0.4)
+_FINISH = 0.2
+
+
+@struct.dataclass
+class IntraScene:
+    """Latents, finest first, and networks."""
+
+    latents: tuple[Array, ...]
+    networks: Any
+
+
+def fit_intra(
+    target: np.ndarray, lambda_: float, steps: int, finish: int, tell: "Tell", seed: int = 0
+) -> Intra:
+    """Networks and latents of a frame.
+
+    Args:
+        target: (3, h, w) Y'CbCr in [0, 16], chroma repeated.
+        lambda_: Squared error worth a bit per pixel.
+        steps: Steps with all moving.
+        finish: Steps of the latents under the integer networks.
+        tell: Told of every chunk of steps.
+        seed: Of the noise.
+    """
+    size = (target.shape[1], target.shape[2])
+    widths = Widths(LEVELS, CONTEXT, SYNTHESIS, 3)
+    base = base_model(LEARNED_VIDEO, widths)
+    aux = (jnp.asarray(target), jnp.float32(math.log(lambda_ / WEIGHT)))
+    latents = tuple(jnp.zeros(s, jnp.float32) for s in level_sizes(*size, LEVELS))
+    scene = IntraScene(latents, networks_of(base))
+    scene = _fitted(scene, aux, steps, (0.08, 3e-3), False, tell, seed)
+
+    def cost(networks: Networks) -> float:
+        mse, bits = _measured(IntraScene(scene.latents, networks), aux[0])
+        return float(bits) + float(mse) * size[0] * size[1] * WEIGHT / lambda_
+
+    model: ImageModel = best_model(scene.networks, base, cost)
+    scene = IntraScene(scene.latents, networks_of(model))
+    scene = _fitted(scene, aux, finish, (0.08 * _FINISH, 0.0), True, tell, seed + 1)
+    whole = [np.rint(np.asarray(y)).astype(np.int32) for y in scene.latents]
+    return Intra(model, code_latents(model, whole), LEARNED_VIDEO)
+
+
+class Tell:
+    """Counts steps for a progress display."""
+
+    def __init__(self, total: int, show: Any) -> None:  # noqa: ANN401
+        self.total, self.done, self._show = total, 0, show
+
+    def __call__(self, _: TrainState, chunk: Chunk) -> bool:
+        """After a chunk of steps."""
+        self.done += len(chunk.metrics["loss"])
+        if self._show:
+            mse = float(chunk.metrics["mse"].mean())
+            self._show(self.done, self.total, -10 * math.log10(max(mse, 1e-12)))
+        return True
+
+
+def _fitted(
+    scene: IntraScene,
+    aux: Any,  # noqa: ANN401
+    steps: int,
+    first: tuple[float, float],
+    late: bool,
+    tell: Tell,
+    seed: int,
+) -> IntraScene:
+    def rates(step: Array) -> IntraScene:
+        fall = 0.5 + 0.5 * jnp.cos(jnp.pi * step.astype(jnp.float32) / steps)
+        each = tuple(first[0] * _LEVEL_GAIN**i * fall for i in range(LEVELS))
+        return IntraScene(each, first[1] * fall)
+
+    tx = scaled_adam(rates, b2=0.99)
+    state = TrainState.start(scene, tx, jax.random.key(seed), aux)
+    stage = Stage(steps, partial(_loss, steps, late), lambda _, count: jnp.zeros((count,)))
+    return fit(state, (stage,), tx, chunk=max(5, min(50, steps // 10)), on_chunk=tell).scene
+
+
+def _loss(
+    steps: int,
+    late: bool,
+    scene: IntraScene,
+    aux: tuple[Array, Array],
+    batch: Any,  # noqa: ANN401
+    key: PRNGKeyArray,
+    step: Array,
+) -> tuple[Array, tuple[Any, dict[str, Array]]]:
+    share = jnp.float32(1) if late else (step / steps).astype(jnp.float32)
+    keys = jax.random.split(key, len(scene.latents))
+    latents = tuple(
+        noisy(k, y, 0.3 - 0.2 * share, 2.0 - share)
+        for k, y in zip(keys, scene.latents, strict=True)
+    )
+    bits, _ = latent_rate(scene.networks.context, latents)
+    z = synthesise(scene.networks.synthesis, upsample(latents, scene.networks.filters))
+    mse = colour_error(z, aux[0])
+    thrift = _THRIFT[0] * jnp.maximum(1 - share / _THRIFT[1], 0.0)
+    pixels = z.shape[1] * z.shape[2]
+    loss = bits / pixels + mse * jnp.exp(-aux[1] - thrift)
+    return loss, (aux, {"mse": mse, "bits": bits})
+
+
+@jax.jit
+def _measured(scene: IntraScene, target: Array) -> tuple[Array, Array]:
+    latents = tuple(jnp.round(y) for y in scene.latents)
+    z = synthesise(scene.networks.synthesis, upsample(latents, scene.networks.filters))
+    return colour_error(z, target), latent_rate(scene.networks.context, latents)[0]
