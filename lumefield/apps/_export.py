@@ -28,6 +28,10 @@ def export(settings: Export) -> Path:
     from lumefield.apps._scene_io import load_scene
 
     scene = load_scene(settings.scene)
+    if kind == "points":
+        from lumefield.apps._export_points import write_points
+
+        return write_points(settings, scene)
     if kind == "splats" and scene.field is None:
         from lumefield.apps._export_splats import write_splats
 

@@ -90,10 +90,15 @@ def write_html(
 
 def spz_bytes(splats: "Splats") -> bytes:
     """The Gaussians as an SPZ file of version 3, which every viewer reads."""
+    return file_bytes(splats, ".spz")
+
+
+def file_bytes(splats: "Splats", suffix: str) -> bytes:
+    """The Gaussians as a file of the format of ``suffix`` would hold them."""
     from lumefield.codecs.formats import save_splats
 
     with tempfile.TemporaryDirectory(prefix="lumefield-") as folder:
-        file = Path(folder) / "scene.spz"
+        file = Path(folder) / f"scene{suffix}"
         save_splats(splats, file)
         return file.read_bytes()
 

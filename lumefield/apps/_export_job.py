@@ -9,13 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lumefield.apps._bake import Wanted, baked, targets_of
-from lumefield.apps._bake_views import Look, field_look, splat_look
+from lumefield.apps._bake_views import Look, field_look
 from lumefield.apps._evaluate import image_stems, score_views
 from lumefield.apps._export_place import Place
-from lumefield.apps._export_settings import Export, suffix_of
+from lumefield.apps._export_settings import Export, suffix_of, texture_of
 from lumefield.apps._export_splats import write_splats
 from lumefield.apps._mesh import Meshing, box_of, draw_targets, fused, meshed
-from lumefield.apps._mesh_files import write_coloured
+from lumefield.apps._mesh_depth import surface_look
+from lumefield.apps._mesh_files import write_coloured, write_textured
+from lumefield.apps._mesh_photos import pictures_of
+from lumefield.apps._mesh_texture import textured
 from lumefield.apps._paths import around_points, world_up
 from lumefield.apps._progress import CaptureBar, Say, StepBar
 from lumefield.apps._scene_io import Scene, make_draw, scene_draw, to_bytes
@@ -150,7 +153,7 @@ def write_mesh(settings: Export, scene: Scene) -> Path:
     field, views = scene.field, scene.views
     if views is None:
         views = around_points(*scene.surface(), 640, 480)
-    look = splat_look(scene.splats) if field is None else field_look(field)
+    look = surface_look(scene.splats) if field is None else field_look(field)
     with CaptureBar() as tell:
         targets = draw_targets(look, views, tell)
     at = fused(targets)
@@ -161,7 +164,15 @@ def write_mesh(settings: Export, scene: Scene) -> Path:
         at = partial(of_density, field)
     wanted = Meshing(resolution=settings.resolution, faces=settings.faces)
     made = meshed(at, box_of(targets), wanted)
-    write_coloured(settings.out, made, world_up(views))
+    side = texture_of(settings)
+    if side:
+        with CaptureBar() as tell:
+            pictures = pictures_of(scene, look, views, tell)
+            found = textured(made, pictures, side, tell)
+        write_textured(settings.out, found, world_up(views))
+        say.line(f"texture {side}x{side} of {pictures.what}; {found.seen:.0%} of it is seen by one")
+    else:
+        write_coloured(settings.out, made, world_up(views))
     size = settings.out.stat().st_size / 1e6
     took = time.perf_counter() - start
     say.line(

@@ -94,7 +94,7 @@ def similarity(place: Place, splats: "Splats", views: Views | None, suffix: str)
     rotation = np.eye(3)
     target = _target(wish, suffix)
     if target is not None:
-        rotation = shortest_turn(_scene_up(splats, views), target)
+        rotation = shortest_turn(scene_up(splats, views), target)
     offset = np.zeros(3)
     if place.eye_height is not None:
         if views is None:
@@ -151,7 +151,12 @@ def _target(wish: Up, suffix: str) -> Doubles | None:
     return axis * (1, -1, -1) if turned else axis
 
 
-def _scene_up(splats: "Splats", views: Views | None) -> Doubles:
+def scene_up(splats: "Splats", views: Views | None) -> Doubles:
+    """Unit vector upwards: what the file says, else how the cameras were held.
+
+    Raises:
+        InputError: If nothing tells it.
+    """
     if splats.up is not None:
         up = np.array(splats.up, np.float64)
         return up / np.linalg.norm(up)

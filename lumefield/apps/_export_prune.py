@@ -11,6 +11,7 @@ from lumefield.apps._views import Views
 
 if TYPE_CHECKING:
     from lumefield.codecs.formats import Splats
+    from lumefield.render import Cameras
 
 LONGEST, MOST = 640, 60
 """Longest side in pixels, and number, of the views that contributions are measured in."""
@@ -38,12 +39,10 @@ def contributions(
     from lumefield.fields import Gaussians
     from lumefield.render import Cameras, SplatOptions, rasterize
 
-    chosen = np.unique(np.linspace(0, len(views) - 1, min(MOST, len(views))).round().astype(int))
-    views = one_size(views.pick(chosen.astype(np.intp)), LONGEST)
+    views = chosen_views(views)
     leaves = (splats.means, splats.quats_wxyz, splats.log_scales, splats.logit_opacities)
     arrays = Gaussians.from_arrays(*leaves, splats.sh[:, :1]).activate()
     options = SplatOptions(antialiased=splats.antialiased)
-    width, height = (int(v) for v in views.size[0])
 
     @jax.jit
     def weights(arrays: Any, ones: jax.Array, camera: Cameras) -> jax.Array:  # noqa: ANN401
@@ -57,16 +56,31 @@ def contributions(
     out = np.zeros(len(splats.means))
     ones = jnp.ones((len(splats.means), 1), jnp.float32)
     for k in range(len(views)):
-        camera = Cameras.from_pinhole(
-            jnp.asarray(views.world_from_cam[k], jnp.float32),
-            jnp.asarray(views.focal[k], jnp.float32),
-            jnp.asarray(views.centre[k], jnp.float32),
-            width=width,
-            height=height,
-        )
+        camera = camera_at(views, k)
         out += np.asarray(weights(arrays, ones, camera), np.float64)
         tell("measuring contributions", (k + 1) / len(views))
     return out
+
+
+def chosen_views(views: Views) -> Views:
+    """At most 60 of the views, evenly chosen, at one size of up to 640 pixels a side."""
+    chosen = np.unique(np.linspace(0, len(views) - 1, min(MOST, len(views))).round().astype(int))
+    return one_size(views.pick(chosen.astype(np.intp)), LONGEST)
+
+
+def camera_at(views: Views, k: int) -> "Cameras":
+    """View ``k`` as the renderer wants it."""
+    import jax.numpy as jnp
+
+    from lumefield.render import Cameras
+
+    return Cameras.from_pinhole(
+        jnp.asarray(views.world_from_cam[k], jnp.float32),
+        jnp.asarray(views.focal[k], jnp.float32),
+        jnp.asarray(views.centre[k], jnp.float32),
+        width=int(views.size[k, 0]),
+        height=int(views.size[k, 1]),
+    )
 
 
 def strongest(weight: NDArray[np.float64], limit: int) -> tuple[NDArray[np.int64], float]:

@@ -12,7 +12,7 @@ from lumefield.apps._field_file import FIELD_FILE
 from lumefield.apps._runtime import writable
 from lumefield.errors import InputError, RunError
 
-Kind = Literal["splats", "mesh"]
+Kind = Literal["splats", "mesh", "points"]
 
 
 class Format(NamedTuple):
@@ -30,12 +30,18 @@ FORMATS: dict[str, Format] = {
     ".spz": Format(("splats",), "compressed"),
     ".sog": Format(("splats",), "compressed, for PlayCanvas and Spark"),
     ".splats.glb": Format(("splats",), "glTF 2.0 with KHR_gaussian_splatting, exact"),
-    ".usdz": Format(("splats",), "OpenUSD ParticleField3DGaussianSplat, exact; needs usd-core"),
+    ".usdz": Format(
+        ("splats", "mesh"),
+        "OpenUSD ParticleField3DGaussianSplat, exact; with --mesh a textured mesh; needs usd-core",
+    ),
     ".usdc": Format(("splats",), "the same, not packed"),
     ".usda": Format(("splats",), "the same, as text"),
+    ".points.ply": Format(("points",), "point cloud of what can be seen, with colours"),
+    ".las": Format(("points",), "the same for surveying programs; needs laspy"),
+    ".laz": Format(("points",), "the same, compressed"),
     ".html": Format(("splats",), "one page with the viewer in it, VR included"),
-    ".glb": Format(("mesh",), "glTF 2.0 mesh, unlit vertex colours, y up"),
-    ".obj": Format(("mesh",), "Wavefront mesh with vertex colours"),
+    ".glb": Format(("mesh",), "glTF 2.0 mesh, unlit texture from the photos, y up"),
+    ".obj": Format(("mesh",), "Wavefront mesh, texture in a .mtl and a .png beside it"),
 }
 """Suffix of --out -> its format."""
 
@@ -51,7 +57,8 @@ class Export:
     """Folder of a run, or a splat file (.ply .splat .ksplat .spz .sog .glb .usdz .pt .ckpt)."""
     out: Path
     """File to write; its suffix is the format: .ply .compressed.ply .splat .spz .sog .splats.glb
-    .usdz (Gaussians) .html (page with its own viewer) .glb .obj (mesh)."""
+    .usdz (Gaussians) .html (page with its own viewer) .glb .obj (mesh) .points.ply .las .laz (point
+    cloud)."""
     format: str | None = None
     """Format where the suffix of --out is not it: one of those, without the first point."""
     preset: Name | None = None
@@ -76,6 +83,9 @@ class Export:
     """Most triangles of the mesh."""
     resolution: int = 256
     """Cells of the mesh's grid along its longest side."""
+    texture: int | None = None
+    """Texels along a side of the mesh's picture, made from the photos (.glb .obj .usdz); 2048 when
+    not given, 0 colours the vertices instead."""
     seed: int = 0
     """Same seed, same machine, same file."""
     threads: int | None = None
@@ -87,12 +97,13 @@ _SPLATTING = (
     *("preset", "place", "spz_version", "verify"),
 )
 _BAKING = ("steps", "from_")
-_MESHING = ("from_", "faces", "resolution")
+_MESHING = ("from_", "faces", "resolution", "texture")
 _RANGES = {
     "max_splats": (100, 20_000_000),
     "steps": (0, 1_000_000),
     "faces": (100, 50_000_000),
     "resolution": (16, 1024),
+    "texture": (0, 8192),
     "seed": (0, 2**32 - 1),
 }
 """Flag -> least and most."""
@@ -113,7 +124,7 @@ def check(settings: Export) -> Kind:
         if value is not None and not low <= value <= high:
             raise InputError(f"{_flag(name)} {value}, expected {low} to {high}")
     field = _holds_field(settings.scene)
-    for name in _MESHING if kind == "splats" else _SPLATTING:
+    for name in {"splats": _MESHING, "mesh": _SPLATTING}.get(kind, (*_MESHING, *_SPLATTING)):
         if getattr(settings, name) != getattr(Export, name):
             raise InputError(f"{_flag(name)}: does nothing for {settings.out.name}; leave it out")
     for name in () if field else _BAKING:
@@ -126,8 +137,27 @@ def check(settings: Export) -> Kind:
         raise InputError("--verify: a page cannot be read back; export a .spz and verify that")
     if suffix_of(settings) != ".spz" and settings.spz_version != Export.spz_version:
         raise InputError(f"--spz-version: does nothing for {settings.out.name}; leave it out")
+    if kind == "mesh":
+        texture_of(settings)
     _check_out(settings)
     return kind
+
+
+def texture_of(settings: Export) -> int:
+    """Texels along a side of the texture of a mesh; 0 where its vertices are coloured.
+
+    Raises:
+        InputError: If the format holds none, or holds nothing else.
+    """
+    suffix, size = suffix_of(settings), settings.texture
+    if size is None:
+        return 0 if suffix == ".ply" else 2048
+    if size and suffix == ".ply":
+        raise InputError(f"--texture {size}: a .ply mesh has none, expected .glb, .obj or .usdz")
+    if 0 < size < 64 or (size == 0 and suffix == ".usdz"):
+        least = "64" if suffix == ".usdz" else "0 or 64"
+        raise InputError(f"--texture {size}, expected {least} to {_RANGES['texture'][1]}")
+    return size
 
 
 def suffix_of(settings: Export) -> str:

@@ -65,7 +65,7 @@ def write_splats(settings: Export, scene: "Splats", views: Views | None, backgro
         from lumefield.apps._export_verify import verify
 
         held = None if views is None else views.test()
-        verdict = verify(settings.out, scene, held, made.moved, background)
+        verdict = verify(settings.out, suffix, scene, held, made.moved, background)
         say.line(verdict.line(settings.out))
     return settings.out
 
