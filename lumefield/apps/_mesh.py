@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from lumefield.apps._bake_views import Look, Targets, Tell, look_all, one_size
 from lumefield.apps._marching import Mesh
+from lumefield.apps._mesh_holes import closed
 from lumefield.apps._mesh_tsdf import Coloured, Grid, fuse, surface, surface_points, used_only
 from lumefield.apps._paths import look_centre
 from lumefield.apps._views import Views
@@ -25,6 +26,8 @@ LONGEST = 960
 """Longest side of the pictures, pixels."""
 _REACH = 1.5
 """Half of the box at most, in distances from the cameras to what they look at."""
+_HOLE = 80
+"""Edges of the border of the largest hole that is closed."""
 _LEAST_PART = 0.02
 """Components with a smaller share of the faces than this are left out."""
 
@@ -72,7 +75,7 @@ def box_of(targets: Targets) -> tuple[Doubles, Doubles]:
 
 
 def meshed(at: At, box: tuple[Doubles, Doubles], wanted: Meshing) -> Coloured:
-    """The large components of the mesh of a box, with at most the wanted faces.
+    """The large components of the mesh of a box, small holes closed, with at most the wanted faces.
 
     Too many faces are simplified by quadrics where ``fast_simplification`` is installed; where it
     is not, the grid is made coarser until they are few enough.
@@ -82,7 +85,7 @@ def meshed(at: At, box: tuple[Doubles, Doubles], wanted: Meshing) -> Coloured:
     """
     resolution = wanted.resolution
     while True:
-        made = largest(at(Grid.of_box(*box, resolution)))
+        made = closed(largest(at(Grid.of_box(*box, resolution))), _HOLE)
         count = len(made.mesh.faces)
         if not count:
             raise RunError(

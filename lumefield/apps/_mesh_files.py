@@ -1,4 +1,4 @@
-"""Meshes with a colour per vertex as files: GLB written here, PLY and OBJ by trimesh.
+"""Meshes as files, with a colour per vertex or a picture: GLB and textured OBJ, others by trimesh.
 
 glTF 2.0: y is up and colours are linear light, so display sRGB is converted (16 bits a channel).
 Positions stay in the user's world; the node above them turns its up axis to y, which viewers apply
@@ -6,15 +6,18 @@ and which can be undone exactly. The material is unlit (KHR_materials_unlit): th
 light of the photos already.
 """
 
+import io
 import json
 import struct
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lumefield.apps._marching import Mesh
+from lumefield.apps._mesh_texture import Textured
 from lumefield.apps._mesh_tsdf import Coloured
 
 Doubles = NDArray[np.float64]
@@ -41,15 +44,61 @@ def write_coloured(path: Path, made: Coloured, up: Doubles) -> None:
         file.write(data)
 
 
+def write_textured(path: Path, made: Textured, up: Doubles) -> None:
+    """Write the mesh and its picture, in the format that the suffix names.
+
+    OBJ keeps the picture in ``NAME.png`` and says so in ``NAME.mtl``; the OBJ is written last.
+
+    Args:
+        path: File ending in one of ``TEXTURED``.
+        made: The mesh, world units.
+        up: (3,) up of the world; the nearest axis is used.
+
+    Raises:
+        InputError: If a file cannot be written, or usd-core is not installed.
+    """
+    from lumefield.codecs.formats import replacing
+
+    files = TEXTURED[path.suffix.lower()](path, made, up, _png(made.picture))
+    for name, data in files.items():
+        with replacing(name) as file:
+            file.write(data)
+
+
 def glb(made: Coloured, up: Doubles) -> bytes:
-    """The bytes of a GLB file with one mesh."""
-    positions = made.mesh.vertices.astype("<f4")
-    linear = np.ones((len(positions), 4))
+    """The bytes of a GLB file with one mesh of coloured vertices."""
+    linear = np.ones((len(made.colours), 4))
     linear[:, :3] = _linear(made.colours)
+    colours = _Part(np.round(linear * 65535).astype("<u2"), "VEC4", _UINT16, "COLOR_0")
+    return _glb(made.mesh, up, colours, None)
+
+
+def textured_glb(made: Textured, up: Doubles, picture: bytes) -> bytes:
+    """The bytes of a GLB file with one textured mesh.
+
+    Args:
+        made: The mesh.
+        up: (3,) up of the world.
+        picture: Its picture as PNG.
+    """
+    return _glb(made.mesh, up, _Part(made.uv.astype("<f4"), "VEC2", _FLOAT, "TEXCOORD_0"), picture)
+
+
+class _Part(NamedTuple):
+    """What the vertices of a GLB have beside their positions."""
+
+    values: NDArray[Any]
+    kind: str
+    component: int
+    name: str
+
+
+def _glb(mesh: Mesh, up: Doubles, extra: _Part, picture: bytes | None) -> bytes:
+    positions = mesh.vertices.astype("<f4")
     parts = (
-        (made.mesh.faces.astype("<u4").reshape(-1, 1), "SCALAR", _UINT32, _INDICES),
+        (mesh.faces.astype("<u4").reshape(-1, 1), "SCALAR", _UINT32, _INDICES),
         (positions, "VEC3", _FLOAT, _VERTICES),
-        (np.round(linear * 65535).astype("<u2"), "VEC4", _UINT16, _VERTICES),
+        (extra.values, extra.kind, extra.component, _VERTICES),
     )
     views: list[dict[str, Any]] = []
     accessors: list[dict[str, Any]] = []
@@ -66,10 +115,22 @@ def glb(made: Coloured, up: Doubles) -> bytes:
         "min": [float(v) for v in positions.min(0)],
         "max": [float(v) for v in positions.max(0)],
     }
-    accessors[2]["normalized"] = True
-    primitive = {"attributes": {"POSITION": 1, "COLOR_0": 2}, "indices": 0, "material": 0}
+    if extra.component == _UINT16:
+        accessors[2]["normalized"] = True
+    primitive = {"attributes": {"POSITION": 1, extra.name: 2}, "indices": 0, "material": 0}
+    surface: dict[str, Any] = {"metallicFactor": 0.0, "roughnessFactor": 1.0}
+    images: dict[str, Any] = {}
+    if picture is not None:
+        surface["baseColorTexture"] = {"index": 0}
+        images["images"] = [{"bufferView": len(views), "mimeType": "image/png"}]
+        images["samplers"] = [
+            {"magFilter": 9729, "minFilter": 9987, "wrapS": 33071, "wrapT": 33071}
+        ]
+        images["textures"] = [{"source": 0, "sampler": 0}]
+        views.append({"buffer": 0, "byteOffset": len(body), "byteLength": len(picture)})
+        body += picture + b"\0" * (-len(picture) % 4)
     material = {
-        "pbrMetallicRoughness": {"metallicFactor": 0.0, "roughnessFactor": 1.0},
+        "pbrMetallicRoughness": surface,
         "doubleSided": True,
         "extensions": {"KHR_materials_unlit": {}},
     }
@@ -81,10 +142,15 @@ def glb(made: Coloured, up: Doubles) -> bytes:
         "nodes": [{"name": "scene", "mesh": 0, "rotation": upright(up)}],
         "meshes": [{"primitives": [primitive]}],
         "materials": [material],
+        **images,
         "accessors": accessors,
         "bufferViews": views,
         "buffers": [{"byteLength": len(body)}],
     }
+    return _chunks(record, body)
+
+
+def _chunks(record: dict[str, Any], body: bytes) -> bytes:
     text = json.dumps(record, separators=(",", ":"), allow_nan=False).encode()
     text += b" " * (-len(text) % 4)
     length = 12 + 8 + len(text) + 8 + len(body)
@@ -98,6 +164,43 @@ def glb(made: Coloured, up: Doubles) -> bytes:
             body,
         )
     )
+
+
+def _png(picture: NDArray[np.uint8]) -> bytes:
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, "PNG")
+    return file.getvalue()
+
+
+def _one_glb(path: Path, made: Textured, up: Doubles, picture: bytes) -> dict[Path, bytes]:
+    return {path: textured_glb(made, up, picture)}
+
+
+def _usdz(path: Path, made: Textured, up: Doubles, picture: bytes) -> dict[Path, bytes]:
+    from lumefield.apps._mesh_usd import usdz
+
+    return {path: usdz(made, up, picture)}
+
+
+def _obj(path: Path, made: Textured, up: Doubles, picture: bytes) -> dict[Path, bytes]:
+    """The files of an OBJ; texture coordinates there start at the lower left."""
+    del up
+    other = path.with_suffix(".mtl"), path.with_suffix(".png")
+    # "illum 0" is colour without light; blanks in a name would end it.
+    name = other[1].name.replace(" ", "_")
+    material = f"newmtl photos\nKa 1 1 1\nKd 1 1 1\nKs 0 0 0\nillum 0\nmap_Kd {name}\n"
+    out = io.StringIO()
+    out.write(f"mtllib {other[0].name.replace(' ', '_')}\nusemtl photos\n")
+    np.savetxt(out, made.mesh.vertices, "v %.9g %.9g %.9g")
+    np.savetxt(out, np.stack([made.uv[:, 0], 1 - made.uv[:, 1]], 1), "vt %.7g %.7g")
+    np.savetxt(out, np.repeat(made.mesh.faces + 1, 2, 1), "f %d/%d %d/%d %d/%d")
+    return {
+        other[1].with_name(name): picture,
+        other[0].with_name(other[0].name.replace(" ", "_")): material.encode(),
+        path: out.getvalue().encode(),
+    }
 
 
 def upright(up: Doubles) -> list[float]:
@@ -139,3 +242,10 @@ WRITERS: dict[str, Callable[[Coloured, Doubles], bytes]] = {
     ".obj": _by_trimesh("obj"),
 }
 """Suffix -> (mesh, up) -> the bytes of the file."""
+
+TEXTURED: dict[str, Callable[[Path, Textured, Doubles, bytes], dict[Path, bytes]]] = {
+    ".glb": _one_glb,
+    ".obj": _obj,
+    ".usdz": _usdz,
+}
+"""Suffix -> (path, mesh, up, its picture as PNG) -> the files, the one that names others last."""

@@ -110,8 +110,16 @@ def look_centre(views: Views, points: Doubles) -> Doubles:
     return eye + forward * reach
 
 
-def around_points(points: Doubles, weights: Doubles, width: int, height: int) -> Views:
-    """Eight views around bare points, for a splat file that comes without cameras.
+def around_points(
+    points: Doubles,
+    weights: Doubles,
+    width: int,
+    height: int,
+    *,
+    turns: int = 8,
+    heights: tuple[float, ...] = (0.35,),
+) -> Views:
+    """Views around bare points, for a splat file that comes without cameras.
 
     World up is taken as +z unless the points are flat along y (then -y, as COLMAP files lie).
 
@@ -120,6 +128,9 @@ def around_points(points: Doubles, weights: Doubles, width: int, height: int) ->
         weights: (p,) importance >= 0; points of weight 0 do not count.
         width: Columns of the views.
         height: Rows of the views.
+        turns: Views of every round.
+        heights: How far above the middle each round is, in its radii; rounds begin at different
+            angles.
     """
     chosen = points[np.isfinite(points).all(1) & (weights > 0)]
     chosen = chosen if len(chosen) else np.zeros((1, 3))
@@ -132,16 +143,18 @@ def around_points(points: Doubles, weights: Doubles, width: int, height: int) ->
     east = unit(np.cross(up, _away_from(up)))
     north = np.cross(up, east)
     poses: list[Doubles] = []
-    for turn in np.arange(8) / 8 * 2 * np.pi:
-        away = np.cos(turn) * east + np.sin(turn) * north + 0.35 * up
-        poses.append(look_at(centre + radius * unit(away), centre, up))
+    for round_, rise in enumerate(heights):
+        for turn in (np.arange(turns) + round_ / len(heights)) / turns * 2 * np.pi:
+            away = np.cos(turn) * east + np.sin(turn) * north + rise * up
+            poses.append(look_at(centre + radius * unit(away), centre, up))
+    count = len(poses)
     return Views(
-        names=numbers(8),
+        names=numbers(count),
         world_from_cam=np.array(poses),
-        focal=np.full((8, 2), focal),
-        centre=np.tile(np.array([width, height]) / 2, (8, 1)),
-        size=np.tile(np.array([width, height]), (8, 1)),
-        held_out=(False,) * 8,
+        focal=np.full((count, 2), focal),
+        centre=np.tile(np.array([width, height]) / 2, (count, 1)),
+        size=np.tile(np.array([width, height]), (count, 1)),
+        held_out=(False,) * count,
     )
 
 

@@ -3,32 +3,31 @@
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tyro
-from numpy.typing import NDArray
 
 from lumefield.apps import _paths
-from lumefield.apps._evaluate import image_stems, save_png
 from lumefield.apps._keyframes import keyframes
-from lumefield.apps._scene_io import (
-    Draw,
-    Picture,
-    Scene,
-    load_scene,
-    scene_draw,
-    to_bytes,
-    write_json,
-)
+from lumefield.apps._mp4 import Stereo
+from lumefield.apps._render_out import Pass, Shown, outputs, pictures, videos
+from lumefield.apps._scene_io import Draw, Picture, Scene, load_scene, scene_draw
 from lumefield.apps._signal_render import render_signal, signal_config
+from lumefield.apps._sphere import AWAY, Layout, Sphere, level, metres_per_unit, rows_of
 from lumefield.apps._views import Views
 from lumefield.errors import InputError
 
 MAX_SIDE = 8192
 """Largest picture, pixels a side."""
-DEPTH_STEPS = 65000
-"""A depth picture holds ``far`` as this value, so that some room is left behind it."""
+
+
+IPD = 0.063
+"""Distance of a person's eyes, metres: the mean of adults (Dodgson 2004)."""
+_LOOKS = (
+    *(("depth", False), ("passes", ("rgb",)), ("layout", "mono")),
+    *(("stereo", None), ("ipd", None), ("scale_to_metres", None)),
+)
+"""What scenes are drawn with and signals are not, with its default."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,13 +43,26 @@ class Render:
     frames: int | None = None
     """Number of frames; by default 120, or what a keyframe file says."""
     width: int | None = None
-    """Columns; by default those of the photos. One of width and height is enough."""
+    """Columns of a frame, both eyes included; by default those of the photos, or for headsets as
+    fine as the photos, at most 2048 rows an eye. One of width and height is enough."""
     height: int | None = None
-    """Rows; by default those of the photos."""
+    """Rows of a frame, both eyes included."""
     fps: float = 30.0
     """Frames a second of the video; a keyframe file brings its own."""
     depth: bool = False
-    """Depth instead of colour: 16-bit PNGs with a depth.json, or a coloured video."""
+    """Depth instead of colour; short for --passes depth."""
+    passes: tuple[Pass, ...] = ("rgb",)
+    """What is drawn: rgb, depth (16-bit PNGs with a depth.json, or a coloured video), normal. More
+    than one makes NAME.depth.mp4 and NAME.normal.mp4 beside a video."""
+    layout: Layout = "mono"
+    """mono is a flat picture; vr180 half a sphere and vr360 the whole, for headsets."""
+    stereo: Stereo | None = None
+    """Where the two eyes are in a frame, the left one first: when not given side-by-side for vr180
+    and top-bottom for vr360; off is one eye."""
+    ipd: float | None = None
+    """Distance of the eyes, metres; 0.063 when not given."""
+    scale_to_metres: float | None = None
+    """Metres per unit of the scene; when not given, what the cameras look at is 2 m away."""
     overwrite: bool = False
     """Write over files that are there already."""
     resolution: int | None = None
@@ -79,34 +91,72 @@ def render(settings: Render, *, draw: Draw | None = None) -> Path:
     if signal_config(settings.scene) is not None:
         return _signal(settings)
     _check(settings)
-    scene = load_scene(settings.scene)
+    passes: tuple[Pass, ...] = ("depth",) if settings.depth else settings.passes
+    say, scene = Console(), load_scene(settings.scene)
     views, fps = plan(settings, scene)
     video = settings.out.suffix.lower() == ".mp4"
+    sphere = None
+    if settings.layout != "mono":
+        sphere, views, line = _sphere(settings, scene, views)
+        say.print(line, highlight=False)
+    elif video:
+        views = _even(settings, views)
+    if draw is None:
+        draw = scene_draw(scene)
+        if sphere is not None:
+            from lumefield.apps._sphere_draw import sphere_draw  # loads jax
+
+            draw = sphere_draw(scene, sphere)
+    shown = Shown(_far(scene, views) if "depth" in passes else 1.0, sphere)
     if video:
-        width, height = (int(side) // 2 * 2 for side in views.size[0])
-        if min(width, height) < 2:
-            raise InputError(f"{settings.out}: a video needs at least 2x2 pixels; give --width")
-        if (views.size != [width, height]).any():
-            views = views.resized(width, height)
-    draw = draw or scene_draw(scene)
-    far = _far(scene, views) if settings.depth else 0.0
-    pictures = _pictures(draw, views)
-    if video:
-        frames = (_false_colours(p, far) if settings.depth else to_bytes(p.rgb) for p in pictures)
-        write_video(settings.out, frames, fps)
+        out = videos(settings.out, passes, shown, fps)
     else:
-        _write_folder(settings, views, pictures, far)
-    Console().print(f"wrote {len(views)} frames to {settings.out}", highlight=False)
+        out = pictures(settings.out, passes, shown, views.names)
+    with out as write:
+        for k, picture in enumerate(_pictures(draw, views)):
+            write(views.pick([k]), picture)
+    say.print(f"wrote {len(views)} frames to {settings.out}", highlight=False)
     return settings.out
+
+
+def _even(settings: Render, views: Views) -> Views:
+    """The views at even sizes, which videos must have."""
+    width, height = (int(side) // 2 * 2 for side in views.size[0])
+    if min(width, height) < 2:
+        raise InputError(f"{settings.out}: a video needs at least 2x2 pixels; give --width")
+    return views if (views.size == [width, height]).all() else views.resized(width, height)
+
+
+def _sphere(settings: Render, scene: Scene, views: Views) -> tuple[Sphere, Views, str]:
+    """What a frame for a headset holds, the level heads, and what a person is told about it."""
+    points, weights = scene.surface()
+    known = scene.views or _paths.around_points(points, weights, 960, 540)
+    layout = settings.layout
+    stereo = settings.stereo or ("side-by-side" if layout == "vr180" else "top-bottom")
+    rows = rows_of(layout, stereo, settings.width, settings.height, known)
+    metres = settings.scale_to_metres or metres_per_unit(known, points)
+    radius = 0.0 if stereo == "off" else (settings.ipd or IPD) / 2 / metres
+    sphere = Sphere(180 if layout == "vr180" else 360, stereo, rows, radius)
+    width, height = sphere.size
+    if max(width, height) > MAX_SIDE:
+        raise InputError(f"--{layout}: {width}x{height} frames, expected at most {MAX_SIDE} a side")
+    line = f"{width}x{height}, {layout}, stereo {stereo}"
+    if stereo != "off":
+        line += f", eyes {2 * radius:.4g} units apart; a unit is {metres:.4g} m"
+        if settings.scale_to_metres is None:
+            line += f" if what is looked at is {AWAY:g} m away (--scale-to-metres says otherwise)"
+    return sphere, level(views, _paths.world_up(known), sphere.size), line
 
 
 def _signal(settings: Render) -> Path:
     """Draw a run of ``lumefield fit``: one picture, mesh or sound."""
     from rich.console import Console
 
-    for name, default in (("path", "orbit"), ("frames", None), ("fps", 30.0), ("depth", False)):
+    for name, default in (("path", "orbit"), ("frames", None), ("fps", 30.0), *_LOOKS):
         if getattr(settings, name) != default:
-            raise InputError(f"--{name}: is for scenes, and {settings.scene} is a fitted signal")
+            raise InputError(
+                f"{_flag(name)}: is for scenes, and {settings.scene} is a fitted signal"
+            )
     render_signal(
         settings.scene,
         settings.out,
@@ -153,48 +203,41 @@ def plan(settings: Render, scene: Scene) -> tuple[Views, float]:
     return views.resized(width, height), settings.fps
 
 
-def write_video(path: Path, frames: Iterator[NDArray[np.uint8]], fps: float) -> None:
-    """Write even-sized frames [H, W, 3] as H.264 (yuv420p, BT.709, crf 18), whole or not at all.
-
-    Raises:
-        InputError: If the folder cannot be written.
-    """
-    import av
-    from av.video.reformatter import Colorspace
-
-    from lumefield.codecs.formats import replacing
-
-    with replacing(path) as file, av.open(file, "w", format="mp4") as container:
-        stream: Any = None
-        for pixels in frames:
-            if stream is None:
-                stream = container.add_stream("libx264", rate=_rate(fps))
-                stream.height, stream.width = pixels.shape[:2]
-                stream.pix_fmt, stream.options = "yuv420p", {"crf": "18"}
-                codec = stream.codec_context
-                codec.colorspace = codec.color_primaries = codec.color_trc = 1
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
-            frame = frame.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU709)
-            container.mux(stream.encode(frame))
-        if stream is not None:
-            container.mux(stream.encode(None))
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
 
 
-def _rate(fps: float) -> Any:  # noqa: ANN401
-    from fractions import Fraction
-
-    return Fraction(fps).limit_denominator(1001)
+def _check_looks(settings: Render) -> None:
+    """Refuse passes and panoramas that cannot be."""
+    if settings.depth and settings.passes != ("rgb",):
+        raise InputError("--depth: is short for --passes depth; leave one of them out")
+    if not settings.passes or len(set(settings.passes)) != len(settings.passes):
+        raise InputError(f"--passes {' '.join(settings.passes)}: expected each pass at most once")
+    if settings.layout == "mono":
+        for name in ("stereo", "ipd", "scale_to_metres"):
+            if getattr(settings, name) is not None:
+                raise InputError(
+                    f"{_flag(name)}: does nothing for --layout mono; add --layout vr180 or vr360"
+                )
+    if settings.stereo == "off" and settings.ipd is not None:
+        raise InputError("--ipd: does nothing for --stereo off; leave one of them out")
+    for name, low, high in (("ipd", 1e-4, 10.0), ("scale_to_metres", 1e-6, 1e6)):
+        value = getattr(settings, name)
+        if value is not None and not low <= value <= high:
+            raise InputError(f"{_flag(name)} {value:g}: expected {low:g} to {high:g} metres")
 
 
 def _check(settings: Render) -> None:
     out = settings.out
+    _check_looks(settings)
     if out.suffix and out.suffix.lower() != ".mp4":
         raise InputError(f"--out {out}: expected a .mp4 file or a folder for PNGs")
     if out.suffix.lower() == ".mp4" and out.is_dir():
         raise InputError(f"--out {out}: is a folder; give another name for the video")
-    there = out.is_file() or (out.is_dir() and any(out.iterdir()))
+    there = [file for file in outputs(out, settings.passes).values() if file.is_file()]
+    there += [out] if out.is_dir() and any(out.iterdir()) else []
     if there and not settings.overwrite:
-        raise InputError(f"--out {out}: exists already; give another name or add --overwrite")
+        raise InputError(f"--out {there[0]}: exists already; give another name or add --overwrite")
     if not out.suffix and out.is_file():
         raise InputError(f"--out {out}: is a file; expected a .mp4 file or a folder for PNGs")
     for name, side in (("width", settings.width), ("height", settings.height)):
@@ -236,18 +279,6 @@ def _pictures(draw: Draw, views: Views) -> Iterator[Picture]:
             progress.advance(task)
 
 
-def _write_folder(settings: Render, views: Views, pictures: Iterator[Picture], far: float) -> None:
-    for stem, picture in zip(image_stems(views.names), pictures, strict=True):
-        if settings.depth:
-            steps = np.clip(picture.depth / far * DEPTH_STEPS + 0.5, 0, 65535)
-            save_png(settings.out / f"{stem}.depth.png", np.nan_to_num(steps).astype(np.uint16))
-        else:
-            save_png(settings.out / f"{stem}.png", to_bytes(picture.rgb))
-    if settings.depth:
-        facts = {"world_units_per_step": far / DEPTH_STEPS, "empty": 0, "axis": "camera z"}
-        write_json(settings.out / "depth.json", facts)
-
-
 def _far(scene: Scene, views: Views) -> float:
     """A depth that nearly everything is nearer than, world units."""
     eyes = views.world_from_cam[:: max(1, len(views) // 8), :, 3]
@@ -257,11 +288,3 @@ def _far(scene: Scene, views: Views) -> float:
         return 1.0
     away = np.linalg.norm(means[None] - eyes[:, None], axis=-1)
     return max(float(np.percentile(away, 99)) * 1.25, 1e-9)
-
-
-def _false_colours(picture: Picture, far: float) -> NDArray[np.uint8]:
-    """Near is bright, far is dark, nothing is black."""
-    from lumefield.apps._colours import heat
-
-    near = 1 - np.sqrt(np.clip(picture.depth / far, 0, 1))
-    return np.where(picture.depth[..., None] > 0, heat(near), 0).astype(np.uint8)

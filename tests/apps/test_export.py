@@ -27,11 +27,11 @@ def field_run(folder: Path) -> Path:
 
 
 def test_every_format_has_a_writer():
-    from lumefield.apps._mesh_files import WRITERS
+    from lumefield.apps._mesh_files import TEXTURED, WRITERS
 
     ends = {"." + s.rsplit(".", 1)[1] for s, f in FORMATS.items() if "splats" in f.kinds}
     assert ends - {".html"} <= set(SPLAT_SUFFIXES)
-    assert {s for s, f in FORMATS.items() if "mesh" in f.kinds} == set(WRITERS)
+    assert {s for s, f in FORMATS.items() if "mesh" in f.kinds} == {*WRITERS, *TEXTURED}
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,10 @@ def test_an_unknown_suffix_is_refused(run: Path, tmp_path: Path):
 
 
 def test_a_format_without_meshes_takes_none(run: Path, tmp_path: Path):
-    refused(Export(run, tmp_path / "a.spz", mesh=True), r"holds no mesh, expected one of .ply .glb")
+    refused(
+        Export(run, tmp_path / "a.spz", mesh=True),
+        r"holds no mesh, expected one of .ply .usdz .glb",
+    )
 
 
 @pytest.mark.parametrize(
@@ -169,6 +172,7 @@ def test_a_run_of_gaussians_becomes_a_mesh(run: Path, tmp_path: Path, capsys):
 
     out = tmp_path / "a.glb"
     words = ["export", str(run), "--out", str(out), "--resolution", "24", "--faces", "4000"]
+    words += ["--texture", "256"]
     assert main(words) == 0
     assert "triangles" in capsys.readouterr().out
     mesh: Any = trimesh.load(out, force="mesh")
@@ -178,5 +182,5 @@ def test_a_run_of_gaussians_becomes_a_mesh(run: Path, tmp_path: Path, capsys):
 def test_a_bare_splat_file_becomes_a_mesh(run: Path, tmp_path: Path):
     out = tmp_path / "a.obj"
     words = ["export", str(run / "scene.ply"), "--out", str(out), "--resolution", "24"]
-    assert main(words) == 0
+    assert main([*words, "--texture", "0"]) == 0
     assert out.read_text().count("\nf ") > 0

@@ -264,7 +264,7 @@ def test_other_meshes_keep_the_world_frame_and_the_colours(suffix, tmp_path: Pat
 def test_export_meshes_a_field(way, tmp_path: Path, capsys):
     scene = Scene(painted(), around_painted(), tmp_path, (0, 0, 0))
     out = tmp_path / f"{way}.glb"
-    write_mesh(Export(tmp_path, out, from_=way, resolution=24), scene)
+    write_mesh(Export(tmp_path, out, from_=way, resolution=24, texture=0), scene)
     assert f"triangles to {out}" in capsys.readouterr().out.replace("\n", "")
     record, (_, positions, _) = parsed(out.read_bytes())
     radius = np.linalg.norm(positions - np.array([1, 2, 3]), axis=1)

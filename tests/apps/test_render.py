@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lumefield.apps._render import DEPTH_STEPS, Render, plan, render
+from lumefield.apps._render import Render, plan, render
+from lumefield.apps._render_out import DEPTH_STEPS
 from lumefield.apps._scene_io import Picture, load_scene, make_draw, read_json, run_background
 from lumefield.apps._views import Views
 from lumefield.errors import InputError, RunError
