@@ -4,7 +4,7 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -30,6 +30,11 @@ from lumefield.fit import (
 
 Note = Callable[[TrainState, Chunk], tuple[dict[str, Any], str]]
 """State after a chunk -> entries of a line of the log, and words for the progress bar."""
+Onlooker = Callable[["LoopKeeper", Mapping[str, Any]], bool]
+"""The keeper after a chunk and its line of the log -> whether to go on.
+
+It may take its time, which does not count as time of fitting, but returns once ``stopped`` is set.
+It does not change the state."""
 _SAVE_SHARE = 20
 """A checkpoint is written when at least this often the time that the last one took has passed."""
 
@@ -104,8 +109,9 @@ class LoopKeeper:
         state: TrainState | None = None,
         after_step: AfterStep | None = None,
         between: Callable[[TrainState], TrainState] | None = None,
+        onlooker: Onlooker | None = None,
     ) -> None:
-        """Fit until the last step, or until Ctrl-C; the end is always kept as a checkpoint.
+        """Fit until the last step, Ctrl-C or the onlooker's wish; the end is kept as a checkpoint.
 
         Args:
             stages: As for :func:`lumefield.fit.fit`, and ``tx``, ``chunk``, ``after_step`` and
@@ -117,6 +123,7 @@ class LoopKeeper:
             state: ``self.state`` where it shall be computed on; as it is when None.
             after_step: Applied to the scene after each update.
             between: Applied to the state after each chunk.
+            onlooker: Shown every chunk; it may hold the fit, or end it.
         """
         previous = signal.signal(signal.SIGINT, self._on_interrupt)
         try:
@@ -124,8 +131,10 @@ class LoopKeeper:
                 self._tick = self._saved_at = time.perf_counter()
 
                 def on_chunk(state: TrainState, done: Chunk) -> bool:
-                    self._on_chunk(state, done, note, bar)
-                    return not self.stopped
+                    line = self._on_chunk(state, done, note, bar)
+                    wanted = onlooker(self, line) if onlooker and not self.stopped else True
+                    self._tick = time.perf_counter()
+                    return wanted and not self.stopped
 
                 fit(
                     self.state if state is None else state,
@@ -157,19 +166,22 @@ class LoopKeeper:
             "versions": versions(),
         }
 
-    def _on_chunk(self, state: TrainState, chunk: Chunk, note: Note, bar: StepBar) -> None:
+    def _on_chunk(
+        self, state: TrainState, chunk: Chunk, note: Note, bar: StepBar
+    ) -> dict[str, Any]:
         self.state = state
         self.seconds += time.perf_counter() - self._tick
         entries, words = note(state, chunk)
         loss = float(f"{np.mean(chunk.metrics['loss']):.6g}")
         spent = {"seconds": round(self.seconds, 2)}
-        self.run.log({"step": chunk.step, "loss": loss, **entries, **spent})
+        line = {"step": chunk.step, "loss": loss, **entries, **spent}
+        self.run.log(line)
         bar.update(chunk.step, words)
         steps, since = chunk.step - self._saved, time.perf_counter() - self._saved_at
         rested = since >= max(self._save_seconds, _SAVE_SHARE * self._saving)
         if (steps >= self._save_steps and rested) or chunk.step == self.steps:
             self._save()
-        self._tick = time.perf_counter()
+        return line
 
     def _on_interrupt(self, number: int, frame: FrameType | None) -> None:
         del number, frame

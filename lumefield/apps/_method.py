@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from lumefield.apps._capture_type import Capture
 from lumefield.apps._frame import WorldFrame
 from lumefield.apps._train_settings import Train
+from lumefield.codecs.formats import Splats
 from lumefield.fit import AfterStep, Optimizer, Stage, TrainState
 
 BACKGROUND = {"black": 0.0, "white": 1.0, "random": 0.0}
@@ -60,6 +61,9 @@ class Job:
     """State -> (camera, (height, width)) -> (height, width, 3) display sRGB over ``level``."""
     save: Callable[[TrainState, Path], dict[str, Any]]
     """Write ``result`` into the run folder; gives entries of ``metrics.json``."""
+    glimpse: Callable[[TrainState], Splats]
+    """State -> Gaussians in the user's world that show, cheaply, how far it is; maybe none. It is
+    called from another thread while the fit goes on."""
     placed: Callable[[TrainState], TrainState] = lambda state: state
     """The state on the devices that train; where it is already, when there is one."""
 

@@ -17,11 +17,12 @@ from lumefield.apps._frame import WorldFrame
 from lumefield.apps._method import BACKGROUND, Camera, Job
 from lumefield.apps._poses import preconditioners
 from lumefield.apps._radiance_draw import draw_view
-from lumefield.apps._radiance_io import save_radiance
+from lumefield.apps._radiance_io import Radiance, save_radiance
 from lumefield.apps._radiance_plan import make_recipe, memory_line, recipe_from
 from lumefield.apps._radiance_trace import density_at
 from lumefield.apps._rays import RayBatches, seen_points
 from lumefield.apps._train_settings import Train
+from lumefield.codecs.formats import Splats
 from lumefield.fit import Stage, TrainState
 from lumefield.render.volume import Occupancy
 
@@ -66,6 +67,7 @@ def prepare_radiance(settings: Train, photos: Capture, stored: Mapping[str, Any]
         facts=_facts,
         draw=work.draw,
         save=work.save,
+        glimpse=work.glimpse,
     )
 
 
@@ -134,6 +136,20 @@ class _Work:
             path, self.recipe, state.scene, occupied, self.frame, self.photos, self.ground
         )
         return {"num_gaussians": 0, "parameters": count(state)}
+
+    def glimpse(self, state: TrainState) -> Splats:
+        from lumefield.apps._live_splats import field_splats
+
+        field = Radiance(
+            self.recipe,
+            state.scene,
+            self._occupied(state),
+            self.frame,
+            self.ground,
+            self.photos.points.astype(np.float32),
+            self.photos.colours,
+        )
+        return field_splats(field, self.photos)
 
     def _occupied(self, state: TrainState) -> Any:  # noqa: ANN401
         return state.aux.occupied if self.marched else None

@@ -98,6 +98,7 @@ def prepare_splats(settings: Train, photos: Capture, stored: Mapping[str, Any]) 
         facts=facts,
         draw=draw,
         save=save,
+        glimpse=partial(splats_of, recipe=recipe, frame=frame),
         placed=partial(_devices.everywhere, mesh=mesh),
     )
 

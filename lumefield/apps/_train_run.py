@@ -16,13 +16,14 @@ from lumefield.apps import _plan
 from lumefield.apps._batches import Views
 from lumefield.apps._capture import capture
 from lumefield.apps._capture_type import Capture
+from lumefield.apps._live import Live
 from lumefield.apps._loop_keeper import LoopKeeper, versions
 from lumefield.apps._method import Job, Prepare
 from lumefield.apps._progress import CaptureBar, Say, StepBar
 from lumefield.apps._radiance_job import prepare_radiance
 from lumefield.apps._run import Run
 from lumefield.apps._splat_job import prepare_splats
-from lumefield.apps._train_settings import Train
+from lumefield.apps._train_settings import OF_THE_CALL, Train
 from lumefield.fit import Chunk, TrainState
 
 METHODS: dict[str, Prepare] = {
@@ -50,9 +51,10 @@ class Session:
     timings: dict[str, float]
     """Seconds by stage."""
     say: Say
+    live: Live | None
 
     @classmethod
-    def prepare(cls, settings: Train, run: Run) -> "Session":
+    def prepare(cls, settings: Train, run: Run, live: Live | None = None) -> "Session":
         """Everything up to the first step; an earlier run is not touched before all is sure."""
         say = Say()
         start = time.perf_counter()
@@ -67,17 +69,19 @@ class Session:
         job = METHODS[settings.method](settings, photos, stored)
         say.line(job.memory)
         keeper = LoopKeeper(run, say, job.start(), steps=job.steps, save_steps=_SAVE_STEPS)
-        session = cls(settings, run, photos, job, keeper, spent, say)
+        session = cls(settings, run, photos, job, keeper, spent, say, live)
         if settings.resume:
             keeper.load()
         run.begin(session._config())
         session._write_cameras()
         if settings.resume:
             run.cut_log(keeper.step)
+        if live:
+            live.begin(job, photos, keeper)
         return session
 
     def fit(self) -> None:
-        """Train until the last step, or until Ctrl-C."""
+        """Train until the last step, Ctrl-C, or until the live view is told to stop."""
         job, keeper = self.job, self.keeper
         keeper.fit(
             job.stages(),
@@ -88,6 +92,7 @@ class Session:
             state=job.placed(keeper.state),
             after_step=job.after_step,
             between=job.between,
+            onlooker=self.live.look if self.live else None,
         )
 
     def finish(self) -> None:
@@ -102,6 +107,13 @@ class Session:
         if keeper.stopped:
             keeper.tell_stopped(result, "scene")
             return
+        if self.live:
+            self.live.finishing(keeper.state)
+        if keeper.step < keeper.steps:
+            self.say.note(
+                f"ended after {keeper.step} of {keeper.steps} steps, as asked for in the live "
+                "view; --resume continues"
+            )
         start = time.perf_counter()
         names = [self.capture.names[i] for i in self.capture.held_out]
         metrics: dict[str, Any] = {"method": self.settings.method, "steps": keeper.step}
@@ -169,7 +181,7 @@ class Session:
         settings = {
             k: str(v.resolve()) if isinstance(v, Path) else v
             for k, v in dataclasses.asdict(self.settings).items()
-            if k not in ("out", "resume", "overwrite", "threads", "devices")
+            if k not in OF_THE_CALL
         }
         return {
             "settings": settings,

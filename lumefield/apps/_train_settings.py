@@ -10,6 +10,8 @@ import tyro
 
 from lumefield.errors import InputError
 
+LOCAL = "127.0.0.1"
+
 
 @dataclass(frozen=True)
 class Train:
@@ -59,6 +61,12 @@ class Train:
     """Divide the photos of a step among so many devices; all accelerators when not given."""
     threads: int | None = None
     """Threads to use; all cores when not given."""
+    view: bool = False
+    """Show the training in a browser: dashboard, and the scene so far as `view` shows it."""
+    host: str = LOCAL
+    """Address that --view serves on. Only this machine by default; 0.0.0.0 is every network."""
+    port: int | None = None
+    """Port of the dashboard of --view; the first free one from 8400 on when not given."""
 
 
 def check(settings: Train) -> None:
@@ -69,6 +77,9 @@ def check(settings: Train) -> None:
     """
     if settings.resume and settings.overwrite:
         raise InputError("--resume continues a run and --overwrite replaces it; give one of them")
+    for name in () if settings.view else ("host", "port"):
+        if getattr(settings, name) != _DEFAULTS[name]:
+            raise InputError(f"--{name} does nothing without --view; leave it out, or add --view")
     splat = settings.method == "splat"
     for name in _RADIANCE_ONLY if splat else _SPLAT_ONLY:
         if getattr(settings, name) != _DEFAULTS[name]:
@@ -130,8 +141,11 @@ _RANGES = {
     "devices": (1, 64),
     "seed": (0, 2**32 - 1),
     "depth_weight": (0.0, 1e3),
+    "port": (0, 65535),
 }
 """Flag -> least and most."""
-_FREE = ("input", "out", "steps", "threads", "devices", "resume", "overwrite")
+OF_THE_CALL = ("out", "resume", "overwrite", "threads", "devices", "view", "host", "port")
+"""Settings that belong to one call of the command, not to the run."""
+_FREE = ("input", "steps", *OF_THE_CALL)
 _KEPT = {f.name: f.default for f in dataclasses.fields(Train) if f.name not in _FREE}
 """Settings that a resumed run keeps -> their default."""

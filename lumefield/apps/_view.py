@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import tyro
 
+from lumefield.apps._compress_scene import holds_scene
 from lumefield.errors import InputError
 
 if TYPE_CHECKING:
@@ -20,7 +21,8 @@ class View:
     """Look at a scene in a browser or a headset; two scenes are compared."""
 
     scene: tyro.conf.Positional[tuple[Path, ...]]
-    """Folder of a run, splat file or exported .html; give two runs or files to compare them."""
+    """Folder of a run, splat file, exported .html, or .lume picture or video; give two runs or
+    splat files to compare them."""
     port: int | None = None
     """Port to serve on, 0 for any free one; the first free one from 8400 on when not given."""
     host: str = "127.0.0.1"
@@ -42,6 +44,10 @@ def view(settings: View) -> None:
     _check(settings)
     if settings.scene[0].suffix.lower() == ".html":
         table, told = _finished(settings.scene[0]), settings.scene[0].name
+    elif settings.scene[0].suffix.lower() == ".lume" and not holds_scene(settings.scene[0]):
+        from lumefield.apps._view_lume import lume_table
+
+        table, told = lume_table(settings.scene[0])
     else:
         away = settings.host not in ("127.0.0.1", "localhost", "::1")
         table, told = scene_table(settings.scene, compact=away)
@@ -115,7 +121,8 @@ def _check(settings: View) -> None:
     for path in scenes:
         if not path.exists():
             raise InputError(f"{path}: no such file or folder; give a run folder or a splat file")
-    if len(scenes) == 2 and any(path.suffix.lower() == ".html" for path in scenes):
-        raise InputError("an .html page cannot be compared; give two runs or splat files")
+    for suffix, what in ((".html", "an .html page"), (".lume", "a .lume file")):
+        if len(scenes) == 2 and any(path.suffix.lower() == suffix for path in scenes):
+            raise InputError(f"{what} cannot be compared; give two runs or splat files")
     if settings.port is not None and not 0 <= settings.port <= 65535:
         raise InputError(f"--port {settings.port}, expected 0 to 65535")

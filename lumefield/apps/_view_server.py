@@ -2,9 +2,11 @@
 
 import http.server
 import ipaddress
+import math
 import socket
 import sys
 import threading
+import time
 import webbrowser
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
@@ -29,6 +31,8 @@ class Server(http.server.ThreadingHTTPServer):
 
     def __init__(self, host: str, port: int, table: Served) -> None:
         self.table, self.address = table, host
+        self.asked_at = -math.inf
+        """When something was last asked for, by the monotonic clock."""
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         super().__init__((host, port), _Handler)
 
@@ -54,6 +58,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if not self._own_host():
             self.send_error(HTTPStatus.MISDIRECTED_REQUEST)
             return
+        self._served().asked_at = time.monotonic()
         found = self._served().table.get(self.path.partition("?")[0])
         if found is None:
             self.send_error(HTTPStatus.NOT_FOUND)
@@ -143,7 +148,7 @@ def serve(table: Served, told: str, settings: "View") -> None:
                 server.socket, server_side=True, do_handshake_on_connect=False
             )
         scheme = "https" if settings.https else "http"
-        urls = [f"{scheme}://{f'[{n}]' if ':' in n else n}:{port}/" for n in names]
+        urls = [address(n, port, scheme) for n in names]
         for line in announcement(told, urls, settings):
             print(line, flush=True)
         if not settings.no_browser:
@@ -176,6 +181,11 @@ def addresses(host: str) -> list[str]:
         except OSError:
             pass  # in no network
     return found
+
+
+def address(name: str, port: int, scheme: str = "http") -> str:
+    """Where a browser finds a server."""
+    return f"{scheme}://{f'[{name}]' if ':' in name else name}:{port}/"
 
 
 def _local(url: str) -> bool:

@@ -1,8 +1,9 @@
-"""Pictures of the viewer for the documentation: ``make screenshots``, or RUN=folder of it.
+"""Pictures of viewer, report and dashboard for the documentation: ``make screenshots [RUN=...]``.
 
 The scene is the demo's, which is trained first where it is not there.
 """
 
+import json
 import sys
 import tempfile
 import threading
@@ -10,8 +11,14 @@ from pathlib import Path
 
 from PIL import Image
 
+from lumefield.apps._capture import capture
 from lumefield.apps._export_html import write_html
 from lumefield.apps._export_prune import contributions, strongest
+from lumefield.apps._frame import WorldFrame
+from lumefield.apps._live import board_words
+from lumefield.apps._live_dashboard import Dashboard, Wishes
+from lumefield.apps._live_splats import capture_views, frusta, shown
+from lumefield.apps._paths import world_up
 from lumefield.apps._scene_io import Scene, load_scene
 from lumefield.apps._view import scene_table
 from lumefield.apps._view_server import open_server
@@ -38,6 +45,8 @@ def main() -> None:
             _flat(browser, scene, scratch)
             _headset(browser, scratch)
             _compared(browser, scene, scratch)
+            _report(browser, run, scratch)
+            _dashboard(browser, run, scene, scratch)
         finally:
             browser.close()
 
@@ -91,6 +100,40 @@ def _compared(browser: Browser, scene: Scene, scratch: Path) -> None:
         browser.order("eval", code=f"lumefield.look({VIEW}, {{ at: true }})")
         _kept(browser, scratch, "viewer-compare.jpg")
         server.shutdown()
+
+
+def _report(browser: Browser, run: Path, scratch: Path) -> None:
+    browser.order("open", url=(run.resolve() / "report.html").as_uri(), width=960, height=900)
+    browser.order("wait", code="[...document.images].every((image) => image.complete)")
+    _kept(browser, scratch, "report.jpg", rest=False)
+
+
+def _dashboard(browser: Browser, run: Path, scene: Scene, scratch: Path) -> None:
+    """The demo's training as it was at its end: its scene, its photos, its log."""
+    photos = capture(run.parent / "photos", cache=run / "capture", downscale=2)
+    frame = WorldFrame.of_cameras(photos.world_from_cam)
+    log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    with open_server({}, "127.0.0.1", None) as probe:
+        port = int(probe.server_address[1])
+    board = Dashboard("127.0.0.1", port, Wishes(), ("127.0.0.1",))
+    try:
+        up = world_up(capture_views(photos))
+        board.begin(frusta(photos, frame), up, "http://127.0.0.1:8401/")
+        board.show(shown(scene.splats, frame, most=200_000, floor=0.02, size=1.0))
+        last = log[-1]["step"]
+        board.tell(board_words("training", log[:-1], last), log[-2]["step"] / last)
+        browser.order("open", url=f"http://127.0.0.1:{port}/", width=1100, height=720)
+        browser.order("wait", code="document.body.innerText.includes('it/s')")
+        board.plot(log[:-1])
+        browser.order("wait", code="document.body.innerText.includes('PSNR of held-out')")
+        close = "document.querySelectorAll('.mantine-Notification-closeButton')"
+        browser.order("wait", code=f"{close}.length", timeout=10_000)
+        browser.order("eval", code=f"{close}.forEach((b) => b.click())")
+        settled = "globalThis.until ??= Date.now() + 15_000, Date.now() > globalThis.until"
+        browser.order("wait", code=settled)
+        _kept(browser, scratch, "viewer-training.jpg", rest=False)
+    finally:
+        board.close()
 
 
 def _kept(browser: Browser, scratch: Path, name: str, *, rest: bool = True) -> None:

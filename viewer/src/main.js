@@ -1,5 +1,6 @@
 // The page: read its settings, load the splats, then draw whenever something has changed.
 import { Controls } from "./controls.js";
+import { Live } from "./live.js";
 import { loadSplats } from "./load.js";
 import { Stage } from "./stage.js";
 import { Ui } from "./ui.js";
@@ -44,6 +45,10 @@ class Page {
       }),
     );
     while (!this.shown) await new Promise((done) => setTimeout(done, 20));
+    if (this.config.live) {
+      this.live = new Live(this, ui, this.config.live);
+      this.live.run();
+    }
   }
 
   // Look through a camera of the list; with { at } at once.

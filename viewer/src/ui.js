@@ -13,11 +13,21 @@ export class Ui {
     this.config = config;
     this.times = [];
     this.told = 0;
-    const scenes = config.scenes;
+    this.news = "";
+    this.sized(config.scenes);
+    document.documentElement.style.setProperty("--scene", config.background);
+  }
+
+  // How large the scenes are.
+  sized(scenes) {
     const count = scenes.map((s) => s.count.toLocaleString("en")).join(" | ");
     this.size = `${count} splats, ${scenes.map((s) => megabytes(s.bytes)).join(" | ")}`;
     $("stats").textContent = this.size;
-    document.documentElement.style.setProperty("--scene", config.background);
+  }
+
+  // What a training that is followed has to say.
+  tell(words) {
+    this.news = words && `${words}, `;
   }
 
   connect(page) {
@@ -192,7 +202,7 @@ export class Ui {
     this.times = this.times.filter((t) => now - t < 1000);
     if ($("stats").hidden) return;
     const rate = this.times.length > 1 ? `${this.times.length} fps` : "at rest";
-    const text = `${this.size}, ${rate}`;
+    const text = `${this.news}${this.size}, ${rate}`;
     if ($("stats").textContent !== text) $("stats").textContent = text;
   }
 }
