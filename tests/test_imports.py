@@ -22,6 +22,7 @@ COMMANDS = (
     "_doctor",
     "_compress",
     "_decompress",
+    "_quality",
 )
 
 

@@ -122,27 +122,45 @@ def look_all(look: Look, views: Views, tell: Tell) -> Targets:
 
 def field_look(field: "Radiance") -> Look:
     """How a radiance field looks."""
-    from lumefield.apps._radiance_draw import draw_rays
 
     def look(views: Views) -> Seen:
-        width, height = (int(v) for v in views.size[0])
-        pose = field.frame.inward(views.world_from_cam[:1])[0]
-        local = directions(views)
-        length = np.linalg.norm(local, axis=-1)
-        direction = (local / length[..., None]) @ pose[:, :3].T
-        radius = 2 / 12**0.5 / (float(views.focal[0].mean()) * length)
-        origin = np.broadcast_to(pose[:, 3], direction.shape)
-        eyes, ways = (v.reshape(-1, 3).astype(np.float32) for v in (origin, direction))
-        radii = radius.reshape(-1).astype(np.float32)
-        rgb, distance, opacity = draw_rays(
-            field.recipe, field.scene, field.occupied, eyes, ways, radii
-        )
-        depth = distance / length.reshape(-1) * field.frame.scale
-        depth = np.where(opacity > 1e-3, depth, 0).astype(np.float32)
-        size = (height, width)
-        return Seen(rgb.reshape(*size, 3), depth.reshape(size), opacity.reshape(size))
+        return field_seen(field, views.pick([0]))[0]
 
     return look
+
+
+def field_seen(field: "Radiance", views: Views) -> list[Seen]:
+    """What every one of the views sees; their rays are traced together, in blocks of one size."""
+    from lumefield.apps._radiance_draw import draw_rays
+
+    eyes: list[Floats] = []
+    ways: list[Floats] = []
+    radii: list[Floats] = []
+    lengths: list[NDArray[np.float64]] = []
+    for k in range(len(views)):
+        view = views.pick([k])
+        pose = field.frame.inward(view.world_from_cam[:1])[0]
+        local = directions(view)
+        length = np.linalg.norm(local, axis=-1)
+        direction = (local / length[..., None]) @ pose[:, :3].T
+        radius = 2 / 12**0.5 / (float(view.focal[0].mean()) * length)
+        origin = np.broadcast_to(pose[:, 3], direction.shape)
+        eyes.append(origin.reshape(-1, 3).astype(np.float32))
+        ways.append(direction.reshape(-1, 3).astype(np.float32))
+        radii.append(radius.reshape(-1).astype(np.float32))
+        lengths.append(length)
+    rays = (np.concatenate(parts) for parts in (eyes, ways, radii))
+    drawn = draw_rays(field.recipe, field.scene, field.occupied, *rays)
+    seen: list[Seen] = []
+    start = 0
+    for length in lengths:
+        rgb, distance, opacity = (part[start : start + length.size] for part in drawn)
+        start += length.size
+        depth = distance / length.reshape(-1) * field.frame.scale
+        depth = np.where(opacity > 1e-3, depth, 0).astype(np.float32)
+        size = length.shape
+        seen.append(Seen(rgb.reshape(*size, 3), depth.reshape(size), opacity.reshape(size)))
+    return seen
 
 
 def splat_look(splats: "Splats") -> Look:

@@ -108,9 +108,13 @@ def load_scene(path: Path) -> Scene:
         return Scene(found, views, path, found.background)
     if not path.exists():
         raise InputError(f"{path}: no such file or folder; give a run folder or a splat file")
+    if path.suffix.lower() == ".lume":
+        from lumefield.codecs.scene import decode_scene
+
+        return Scene(decode_scene(path.read_bytes(), source=str(path))[0], None, None, (0, 0, 0))
     if path.suffix.lower() not in SPLAT_SUFFIXES:
         raise InputError(
-            f"{path}: not a scene; expected a run folder or one of {' '.join(SPLAT_SUFFIXES)}"
+            f"{path}: not a scene; expected a run folder or one of .lume {' '.join(SPLAT_SUFFIXES)}"
         )
     return Scene(_finite(load_splats(path)), None, None, (0.0, 0.0, 0.0))
 

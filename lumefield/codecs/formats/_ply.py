@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lumefield.codecs.formats._files import replacing
+from lumefield.codecs.formats._las import load_las
 from lumefield.codecs.formats._ply_packed import is_packed, load_packed
 from lumefield.codecs.formats._ply_table import Header, read_columns, read_header
 from lumefield.codecs.formats._ply_tags import read_tags, written_tags
@@ -107,11 +108,11 @@ def save_ply(splats: Splats, path: Path) -> None:
 
 
 def load_points(path: Path | str) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:
-    """Read a point cloud PLY: positions and sRGB colours.
+    """Read a point cloud: positions and sRGB colours.
 
     Args:
-        path: A PLY file, binary or ASCII; properties red, green, blue are uchar, or float in
-            [0, 1]; without them the points are mid-grey.
+        path: A PLY file, binary or ASCII, whose properties red, green, blue are uchar, or float in
+            [0, 1]; or a LAS or LAZ file. Without colours the points are mid-grey.
 
     Returns:
         xyz (p, 3) in the file's frame and rgb (p, 3); points with a NaN or infinity are left out.
@@ -120,6 +121,8 @@ def load_points(path: Path | str) -> tuple[NDArray[np.float64], NDArray[np.uint8
         InputError: If the file cannot be opened.
         FormatError: If it is not such a file.
     """
+    if Path(path).suffix.lower() in (".las", ".laz"):
+        return load_las(Path(path))
     header = read_header(Path(path))
     kinds = dict(header.vertex.properties)
     rgb = ("red", "green", "blue")
