@@ -44,14 +44,17 @@ def checksums(folder: Path, backend: Literal["native", "twin", "xla"]) -> dict[s
 
 def elsewhere(folder: Path, variables: dict[str, str], threads: int) -> dict[str, str]:
     """The same from XLA in a process of its own."""
-
-    def pinned() -> None:
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
-
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.codec_exact", "--decode", str(folder)],
+        [
+            sys.executable,
+            "-m",
+            "benchmarks.codec_exact",
+            "--decode",
+            str(folder),
+            "--cores",
+            str(threads),
+        ],
         env={**os.environ, **variables},
-        preexec_fn=pinned,
         capture_output=True,
         text=True,
         check=True,
@@ -83,8 +86,10 @@ def main() -> None:
     parser.add_argument("--suites", nargs="+", default=["kodak", "cbsd68", "set5"])
     parser.add_argument("--gpu", action="store_true")
     parser.add_argument("--decode", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--cores", type=int, default=1, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.decode:
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: args.cores])
         print(json.dumps(checksums(args.decode, "xla")))
         return
     root = Path(os.environ.get("LUMEFIELD_DATA", "../shared/data")) / "images"
