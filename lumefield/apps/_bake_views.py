@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lumefield.apps._keyframes import interpolate
-from lumefield.apps._views import Views
+from lumefield.apps._views import Views, camera_at
 
 if TYPE_CHECKING:
     from lumefield.apps._radiance_io import Radiance
@@ -166,7 +166,6 @@ def field_seen(field: "Radiance", views: Views) -> list[Seen]:
 def splat_look(splats: "Splats") -> Look:
     """How Gaussians look."""
     import jax
-    import jax.numpy as jnp
 
     from lumefield.fields import Gaussians
     from lumefield.render import Cameras, SplatOptions, rasterize
@@ -181,13 +180,7 @@ def splat_look(splats: "Splats") -> Look:
         return seen.rgb, seen.depth, seen.opacity
 
     def look(views: Views) -> Seen:
-        camera = Cameras.from_pinhole(
-            jnp.asarray(views.world_from_cam[0], jnp.float32),
-            jnp.asarray(views.focal[0], jnp.float32),
-            jnp.asarray(views.centre[0], jnp.float32),
-            width=int(views.size[0, 0]),
-            height=int(views.size[0, 1]),
-        )
+        camera = camera_at(views)
         rgb, depth, opacity = (np.asarray(v) for v in run(gaussians, camera))
         return Seen(rgb, np.where(opacity > 1e-3, depth, 0).astype(np.float32), opacity)
 

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lumefield.apps._edit_scene import Floats, Tell, opacity_of
-from lumefield.apps._export_prune import camera_at, chosen_views
-from lumefield.apps._views import Views
+from lumefield.apps._export_prune import chosen_views
+from lumefield.apps._views import Views, camera_at
 
 if TYPE_CHECKING:
     from lumefield.codecs.formats import Splats

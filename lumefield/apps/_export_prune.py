@@ -7,11 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lumefield.apps._bake_views import one_size
-from lumefield.apps._views import Views
+from lumefield.apps._views import Views, camera_at
 
 if TYPE_CHECKING:
     from lumefield.codecs.formats import Splats
-    from lumefield.render import Cameras
 
 LONGEST, MOST = 640, 60
 """Longest side in pixels, and number, of the views that contributions are measured in."""
@@ -66,21 +65,6 @@ def chosen_views(views: Views) -> Views:
     """At most 60 of the views, evenly chosen, at one size of up to 640 pixels a side."""
     chosen = np.unique(np.linspace(0, len(views) - 1, min(MOST, len(views))).round().astype(int))
     return one_size(views.pick(chosen.astype(np.intp)), LONGEST)
-
-
-def camera_at(views: Views, k: int) -> "Cameras":
-    """View ``k`` as the renderer wants it."""
-    import jax.numpy as jnp
-
-    from lumefield.render import Cameras
-
-    return Cameras.from_pinhole(
-        jnp.asarray(views.world_from_cam[k], jnp.float32),
-        jnp.asarray(views.focal[k], jnp.float32),
-        jnp.asarray(views.centre[k], jnp.float32),
-        width=int(views.size[k, 0]),
-        height=int(views.size[k, 1]),
-    )
 
 
 def strongest(weight: NDArray[np.float64], limit: int) -> tuple[NDArray[np.int64], float]:

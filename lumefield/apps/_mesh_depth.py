@@ -14,7 +14,7 @@ import numpy as np
 from jax import Array
 
 from lumefield.apps._bake_views import Look, Seen
-from lumefield.apps._views import Views
+from lumefield.apps._views import Views, camera_at
 from lumefield.codecs.formats import Splats
 from lumefield.fields import Gaussians
 from lumefield.render import Cameras, SplatOptions, composite_gaussians, project_gaussians
@@ -30,13 +30,7 @@ def surface_look(splats: Splats) -> Look:
     options = SplatOptions(antialiased=splats.antialiased)
 
     def look(views: Views) -> Seen:
-        camera = Cameras.from_pinhole(
-            jnp.asarray(views.world_from_cam[0], jnp.float32),
-            jnp.asarray(views.focal[0], jnp.float32),
-            jnp.asarray(views.centre[0], jnp.float32),
-            width=int(views.size[0, 0]),
-            height=int(views.size[0, 1]),
-        )
+        camera = camera_at(views)
         rgb, depth, opacity = (np.asarray(v) for v in _drawn(options, arrays, camera))
         return Seen(rgb, np.where(opacity > 1e-3, depth, 0).astype(np.float32), opacity)
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lumefield.apps._field_file import FIELD_FILE
-from lumefield.apps._views import Views, load_views
+from lumefield.apps._views import Views, camera_at, load_views
 from lumefield.errors import InputError, RunError
 
 if TYPE_CHECKING:
@@ -199,13 +199,7 @@ def make_draw(splats: "Splats", *, background: Rgb = (0.0, 0.0, 0.0)) -> Draw:
         return seen.rgb, seen.depth
 
     def draw(views: Views) -> Picture:
-        camera = Cameras.from_pinhole(
-            jnp.asarray(views.world_from_cam[0], jnp.float32),
-            jnp.asarray(views.focal[0], jnp.float32),
-            jnp.asarray(views.centre[0], jnp.float32),
-            width=int(views.size[0, 0]),
-            height=int(views.size[0, 1]),
-        )
+        camera = camera_at(views)
         rgb, depth = run(gaussians, camera)
         return Picture(np.asarray(rgb), np.asarray(depth))
 

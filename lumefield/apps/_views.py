@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lumefield.errors import RunError
+
+if TYPE_CHECKING:
+    from lumefield.render import Cameras
 
 
 @dataclass(frozen=True)
@@ -97,3 +100,18 @@ def load_views(path: Path) -> Views:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise RunError(f"{path}: a camera is damaged ({error}); train the run again") from None
     return views
+
+
+def camera_at(views: Views, k: int = 0) -> Cameras:
+    """View ``k`` as the renderer wants it."""
+    import jax.numpy as jnp
+
+    from lumefield.render import Cameras
+
+    return Cameras.from_pinhole(
+        jnp.asarray(views.world_from_cam[k], jnp.float32),
+        jnp.asarray(views.focal[k], jnp.float32),
+        jnp.asarray(views.centre[k], jnp.float32),
+        width=int(views.size[k, 0]),
+        height=int(views.size[k, 1]),
+    )

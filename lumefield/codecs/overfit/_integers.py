@@ -50,38 +50,46 @@ def networks_of(model: ImageModel) -> Networks:
         return jnp.asarray(values.astype(np.float32) / np.float32(ONE))
 
     named = {name: floats(getattr(model, name)) for name in vars(model)}
-    return Networks(
-        context=ContextModel(
-            w1=named["W1"],
-            b1=named["b1"],
-            w2=named["W2"],
-            b2=named["b2"],
-            w3=named["W3"],
-            linear=named["V"],
-            b3=named["b3"],
-        ),
-        filters=named["u"],
-        synthesis=Synthesis(
-            x1=named["X1"],
-            c1=named["c1"],
-            x2=named["X2"],
-            linear=named["Y"],
-            c2=named["c2"],
-            conv1=named["G"][0],
-            g1=named["g"][0],
-            conv2=named["G"][1],
-            g2=named["g"][1],
-        ),
+    context, synthesis = parts_of(named)
+    return Networks(context=context, filters=named["u"], synthesis=synthesis)
+
+
+def parts_of(named: dict[str, Any]) -> tuple[ContextModel, Synthesis]:
+    """The two networks from arrays by their names in the file."""
+    context = ContextModel(
+        w1=named["W1"],
+        b1=named["b1"],
+        w2=named["W2"],
+        b2=named["b2"],
+        w3=named["W3"],
+        linear=named["V"],
+        b3=named["b3"],
     )
+    synthesis = Synthesis(
+        x1=named["X1"],
+        c1=named["c1"],
+        x2=named["X2"],
+        linear=named["Y"],
+        c2=named["c2"],
+        conv1=named["G"][0],
+        g1=named["g"][0],
+        conv2=named["G"][1],
+        g2=named["g"][1],
+    )
+    return context, synthesis
+
+
+def named_parts(c: ContextModel, s: Synthesis) -> dict[str, Any]:
+    """The inverse of :func:`parts_of`."""
+    return {
+        **{"W1": c.w1, "W2": c.w2, "W3": c.w3, "V": c.linear, "b1": c.b1, "b2": c.b2, "b3": c.b3},
+        **{"X1": s.x1, "X2": s.x2, "Y": s.linear, "c1": s.c1, "c2": s.c2},
+        **{"G": np.stack([s.conv1, s.conv2]), "g": np.stack([s.g1, s.g2])},
+    }
 
 
 def _named(networks: Networks) -> dict[str, Any]:
-    c, s = networks.context, networks.synthesis
-    return {
-        **{"W1": c.w1, "W2": c.w2, "W3": c.w3, "V": c.linear, "b1": c.b1, "b2": c.b2, "b3": c.b3},
-        **{"u": networks.filters, "X1": s.x1, "X2": s.x2, "Y": s.linear, "c1": s.c1, "c2": s.c2},
-        **{"G": np.stack([s.conv1, s.conv2]), "g": np.stack([s.g1, s.g2])},
-    }
+    return {**named_parts(networks.context, networks.synthesis), "u": networks.filters}
 
 
 def best_model(

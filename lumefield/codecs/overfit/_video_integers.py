@@ -12,8 +12,8 @@ from lumefield.codecs.neural._group import INTER_CONTEXT, INTER_PICTURE
 from lumefield.codecs.neural._inter_model import INTER_NAMES, InterModel, inter_base
 from lumefield.codecs.neural._model import bound
 from lumefield.codecs.neural._parameters import write_groups
+from lumefield.codecs.overfit._integers import named_parts, parts_of
 from lumefield.codecs.overfit._video_model import InterNetworks
-from lumefield.fields.latent import ContextModel, Synthesis
 
 GROUPS = INTER_CONTEXT + INTER_PICTURE
 _ONE = {**dict.fromkeys(INTER_NAMES, 1024.0), "gains": 256.0, "units": 16.0}
@@ -39,41 +39,22 @@ def inter_networks_of(model: InterModel) -> InterNetworks:
         name: jnp.asarray((getattr(model, name) / _ONE[name]).astype(np.float32))
         for name in INTER_NAMES
     }
+    context, synthesis = parts_of(named)
     return InterNetworks(
-        context=ContextModel(
-            w1=named["W1"],
-            b1=named["b1"],
-            w2=named["W2"],
-            b2=named["b2"],
-            w3=named["W3"],
-            linear=named["V"],
-            b3=named["b3"],
-        ),
+        context=context,
         energy=named["E"],
         filters=named["u"],
-        synthesis=Synthesis(
-            x1=named["X1"],
-            c1=named["c1"],
-            x2=named["X2"],
-            linear=named["Y"],
-            c2=named["c2"],
-            conv1=named["G"][0],
-            g1=named["g"][0],
-            conv2=named["G"][1],
-            g2=named["g"][1],
-        ),
+        synthesis=synthesis,
         gains=named["gains"],
         units=named["units"],
     )
 
 
 def _named(networks: InterNetworks) -> dict[str, Any]:
-    c, s = networks.context, networks.synthesis
     return {
-        **{"W1": c.w1, "W2": c.w2, "W3": c.w3, "V": c.linear, "b1": c.b1, "b2": c.b2, "b3": c.b3},
-        **{"E": networks.energy, "u": networks.filters, "gains": networks.gains},
-        **{"X1": s.x1, "X2": s.x2, "Y": s.linear, "c1": s.c1, "c2": s.c2, "units": networks.units},
-        **{"G": np.stack([s.conv1, s.conv2]), "g": np.stack([s.g1, s.g2])},
+        **named_parts(networks.context, networks.synthesis),
+        **{"E": networks.energy, "u": networks.filters},
+        **{"gains": networks.gains, "units": networks.units},
     }
 
 
