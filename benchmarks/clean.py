@@ -1,17 +1,19 @@
 """Floaters planted into a trained scene, and what ``lumefield edit SCENE clean`` leaves of them.
 
-    python -m benchmarks.clean RUN [--share 0.05] [--seed 0] [--way rays ...] [--strength 0.5]
+    python -m benchmarks.clean RUN [--share 0.05] [--seed 31 11] [--way rays ...] [--strength 0.5]
     python -m benchmarks.clean --fit RUN:SEED ... > model.txt
 
-For each way of planting it prints how many of the planted are gone, how many others, and the PSNR
-over the held-out views before planting, planted, and cleaned; and of the scene cleaned unplanted.
+For the scene as it is, and for each way and seed of planting, cleaned with the photos of the run as
+a guard and without, it prints how many of the planted are gone, how many others, and the PSNR over
+the held-out views before planting, planted, and cleaned (and the change from before planting).
 ``--fit`` prints the table of ``apps/_edit_model.py``.
 """
 
 import argparse
 import dataclasses
+import itertools
+import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +32,7 @@ from lumefield.apps._views import Views
 from lumefield.codecs.formats import Splats
 
 Floats = NDArray[np.float64]
+JUDGES = ("photos", "model")
 WAYS = ("rays", "hull", "near", "clusters")
 _C0 = 0.28209479177387814
 _JUDGED = 0.3
@@ -40,9 +43,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", nargs="+", help="folder of a run; with --fit RUN:SEED")
     parser.add_argument("--share", type=float, default=0.05, help="planted, of all Gaussians")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, nargs="*", default=[0])
     parser.add_argument("--way", nargs="*", default=["mix"], help=f"mix, or some of {WAYS}")
-    parser.add_argument("--strength", type=float, default=0.5)
+    parser.add_argument("--strength", type=float, help="the command's default when not given")
+    parser.add_argument("--judge", nargs="*", choices=JUDGES, default=list(JUDGES))
     parser.add_argument("--fit", action="store_true")
     options = parser.parse_args()
     prepare(None)
@@ -50,39 +54,41 @@ def main() -> None:
         pairs = [run.rpartition(":") for run in options.run]
         print(_fitted([(Path(run), int(seed)) for run, _, seed in pairs]))
         return
+    print("| run | planted | judged by | planted removed | others | before | planted | cleaned |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     for run in map(Path, options.run):
         scene = load_scene(run)
         own = _psnr(scene, scene.splats)
-        alone, _ = _cleaned(scene, scene.splats, options.strength)
-        lost = len(scene.splats.means) - int(alone.sum())
-        print(
-            f"{run}: {own:.2f} dB; cleaned {_psnr(scene, scene.splats.taken(alone)):.2f} dB, "
-            f"{lost:,} of {len(alone):,} removed"
-        )
-        for way in options.way:
-            _measure(scene, own, way, options)
+        none = np.zeros(len(scene.splats.means), bool)
+        cases = [("nothing", scene.splats, none)]
+        for way, seed in itertools.product(options.way, options.seed):
+            cases.append((f"{way} {seed}", *plant(scene, options.share, seed, way)))
+        for what, splats, planted in cases:
+            before = _psnr(scene, splats) if planted.any() else own
+            for judge in options.judge:
+                kept, took = _cleaned(scene, splats, options.strength, judge)
+                after = _psnr(scene, splats.taken(kept))
+                gone, most = int((planted & ~kept).sum()), max(int(planted.sum()), 1)
+                print(
+                    f"| {run.name} | {what} | {judge} | {gone:,} ({100 * gone / most:.1f} %) "
+                    f"| {int((~planted & ~kept).sum()):,} | {own:.2f} dB | {before:.2f} "
+                    f"| {after:.2f} ({after - own:+.2f}), {took:.0f} CPU-s |",
+                    flush=True,
+                )
 
 
-def _measure(scene: Scene, own: float, way: str, options: argparse.Namespace) -> None:
-    splats, planted = plant(scene, options.share, options.seed, way)
-    before = _psnr(scene, splats)
-    kept, counts = _cleaned(scene, splats, options.strength)
-    after = _psnr(scene, splats.taken(kept))
-    gone = int((planted & ~kept).sum())
-    print(
-        f"  {way:<9} seed {options.seed}: {gone:,} of {int(planted.sum()):,} planted removed "
-        f"({100 * gone / planted.sum():.1f} %), {int((~planted & ~kept).sum()):,} others; "
-        f"{own:.2f} dB, planted {before:.2f}, cleaned {after:.2f}  {counts}",
-        flush=True,
-    )
-
-
-def _cleaned(scene: Scene, splats: Splats, strength: float) -> tuple[NDArray[np.bool_], Any]:
+def _cleaned(
+    scene: Scene, splats: Splats, strength: float | None, judge: str
+) -> tuple[NDArray[np.bool_], float]:
+    """What stays, and the CPU seconds that took."""
     assert scene.run is not None
-    subject = Subject(splats, scene.views, scene.background, scene.run, scene.run)
+    start = time.process_time()
+    # A run knows its photos, and a subject without one does not.
+    run = scene.run if judge == "photos" else None
+    subject = Subject(splats, scene.views, scene.background, scene.run, run)
     made = clean(subject, Clean(strength=strength), lambda stage, share: None)
     assert made.removed is not None
-    return made.removed.kept, list(made.removed.counts().values())
+    return made.removed.kept, time.process_time() - start
 
 
 def _psnr(scene: Scene, splats: Splats) -> float:

@@ -1,7 +1,7 @@
 """Score a textured mesh of a run on its held-out views, beside the run's own Gaussians.
 
 ``python -m benchmarks.meshes RUN [RUN ...] [--mesh FILE] [--pictures FOLDER]`` exports RUN as a GLB
-(or takes FILE), reads it with trimesh, casts rays with Embree (``pip install embreex``), four a
+(or takes FILE), reads it with trimesh, casts rays with Embree (extra ``mesh``), four a
 pixel, and prints for each run the share of pixels that the mesh covers and the PSNR against the
 held-out photos on these pixels: of the mesh, of the Gaussians (the run's ``renders``), and of both
 after one gain per photo and channel has been fitted, because a texture cannot follow a camera's
@@ -79,6 +79,8 @@ def caster(file: Path) -> tuple[Any, int]:
     """A function from rays to colours and hits, and the number of triangles."""
     import trimesh
 
+    if not trimesh.ray.has_embree:
+        raise SystemExit("Embree is missing, which casts the rays; pip install embreex")
     scene: Any = trimesh.load(file, process=False)
     (mesh,) = scene.geometry.values()
     bare = trimesh.Trimesh(mesh.vertices, mesh.faces, process=False)  # in the world: no node

@@ -40,6 +40,7 @@ def capture(
     mask_mode: MaskMode | None = None,
     progress: Progress | None = None,
     threads: int | None = None,
+    points: bool = True,
 ) -> Capture:
     """Turn what the user has into photos with cameras, ready to train on.
 
@@ -53,6 +54,8 @@ def capture(
             or None: carve for photos with transparency, ignore for mask files.
         progress: Called with a stage and the share of it that is done.
         threads: Threads to use; None means all cores.
+        points: Whether sparse points are needed; where not, known cameras get none by
+            triangulation.
 
     Returns:
         The capture. ``source`` in it has ``kind``, ``path``, ``given``, ``registered``, ``points``,
@@ -76,7 +79,10 @@ def capture(
             paths, source, cache=cache, threads=workers, progress=say
         )
     else:
-        posed, infos, facts = _from_cameras(source, cache=cache, threads=workers, progress=say)
+        least = MIN_POINTS if points else 0
+        posed, infos, facts = _from_cameras(
+            source, cache=cache, threads=workers, progress=say, least=least
+        )
     longest = max(max(info.size) for info in infos)
     factor, said = choose_factor(longest, downscale, max_side)
     views = load_views(
@@ -222,7 +228,7 @@ def _from_photos(
 
 
 def _from_cameras(
-    source: Path, *, cache: Path, threads: int, progress: Progress
+    source: Path, *, cache: Path, threads: int, progress: Progress, least: int
 ) -> tuple[PosedImages, list[PhotoInfo], dict[str, Any]]:
     posed = formats.load_posed_images(source)
     notes = list(posed.notes)
@@ -236,7 +242,7 @@ def _from_cameras(
         root = source if source.is_dir() else source.parent
         posed = dataclasses.replace(posed, masks=tuple(_photos.find_masks(posed.paths, root)))
     summary = f"{len(rows)} of {given} photos with known cameras"
-    if len(posed.points) < MIN_POINTS and len(rows) >= 2:
+    if len(posed.points) < least and len(rows) >= 2:
         found = _sfm.triangulate(
             posed, infos, folder=cache / "points", threads=threads, progress=progress
         )

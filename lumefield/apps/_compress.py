@@ -11,6 +11,7 @@ import numpy as np
 import tyro
 from numpy.typing import NDArray
 
+from lumefield.apps._compress_network import OURS, check_method, compress_by_network
 from lumefield.apps._compress_scene import check_scene, compress_scene, is_scene
 from lumefield.apps._compress_video import check_video, compress_film
 from lumefield.apps._video import VIDEO_SUFFIXES
@@ -40,12 +41,15 @@ class Compress:
     of a run, or a splat file (.ply .spz .sog ...)."""
     out: Path
     """File to write, ending in .lume; it has been decoded and compared when it is there."""
+    method: str = OURS
+    """This package's codec, or a network of the literature. Pictures: coin, coin++, strumpler;
+    videos: nerv, e-nerv, ps-nerv, hnerv, hinerv. They take --bytes; see docs/families.md."""
     effort: Literal["fast", "standard", "best"] = "standard"
     """How long to fit: about 1, 5 or 30 minutes for a 512 x 768 picture on two cores."""
     psnr: float | None = None
-    """Wanted quality in dB, hit within 0.05 dB."""
+    """Wanted quality in dB; pictures hit it within 0.05 dB, videos about (0.8 dB)."""
     bytes: float | None = None
-    """Wanted size of the file, hit within 2 %."""
+    """Wanted size of the file; pictures hit it within 2 %, videos about (20 %)."""
     psnr_loss: float | None = None
     """Scene: dB that its held-out views may lose; 0.3 when nothing is asked for."""
     lambda_: Annotated[float | None, tyro.conf.arg(name="lambda")] = None
@@ -80,20 +84,26 @@ def compress(settings: Compress) -> Path:
         FormatError: If the input is damaged.
     """
     _check(settings)
-    if settings.input.suffix.lower() in VIDEO_SUFFIXES:
+    is_film = settings.input.suffix.lower() in VIDEO_SUFFIXES
+    scene = not is_film and is_scene(settings.input)
+    check_method(settings, "video" if is_film else "scene" if scene else "image")
+    if is_film:
         check_video(settings)
-        return compress_film(settings)
-    if is_scene(settings.input):
+    if scene:
         check_scene(settings)
         return compress_scene(settings)
     if settings.psnr_loss is not None:
         raise InputError("--psnr-loss is for scenes; give --psnr for a picture or video")
+    if settings.method != OURS:
+        return compress_by_network(settings)
+    if is_film:
+        return compress_film(settings)
     from lumefield.apps._progress import Say, StepBar
     from lumefield.codecs.formats import load_picture, replacing
     from lumefield.codecs.overfit import EFFORTS, compress_picture
 
     photo = load_picture(settings.input)
-    pixels, picture, metadata = _integers(photo)
+    pixels, picture, metadata = integers_of(photo)
     weight = _weight(settings.roi, pixels.shape[:2])
     effort, begun = EFFORTS[settings.effort], time.monotonic()
     total = effort.steps + effort.hard_steps + effort.finish_steps
@@ -148,7 +158,7 @@ def _goal(settings: Compress) -> "Goal":
     return Goal("lambda", settings.lambda_ or LAMBDA)
 
 
-def _integers(photo: "Photo") -> tuple[NDArray[np.unsignedinteger[Any]], Any, bytes]:
+def integers_of(photo: "Photo") -> tuple[NDArray[np.unsignedinteger[Any]], Any, bytes]:
     """Pixels as integers, what they mean, and metadata: linear light goes through a logarithm."""
     from lumefield.codecs.neural import Picture
 

@@ -45,7 +45,7 @@ def decimate(subject: Subject, wish: Decimate, tell: Tell) -> Outcome:
         raise InputError(f"--to {wish.to:,}: expected 1 to {total - 1:,}, the scene has {total:,}")
     weight = contributions(splats, subject.looks(), tell)
     if wish.by == "merge":
-        small = melted(splats, weight, wish.to)
+        small = melted(splats, weight, wish.to, tell)
         line = f"melted {total:,} Gaussians into {len(small.means):,}"
         return Outcome(small, told=(line,), facts={"of": total, "left": len(small.means)})
     # What leaving one out costs is the sum of its squared weights, about their sum times opacity.
@@ -60,7 +60,7 @@ def decimate(subject: Subject, wish: Decimate, tell: Tell) -> Outcome:
     )
 
 
-def melted(splats: "Splats", weight: Floats, to: int) -> "Splats":
+def melted(splats: "Splats", weight: Floats, to: int, tell: Tell) -> "Splats":
     """Pairs of neighbours become one Gaussian of the same mass, mean and covariance, until few.
 
     Moment matching as in Kerbl et al., "A Hierarchical 3D Gaussian Representation", 2024, section
@@ -72,6 +72,7 @@ def melted(splats: "Splats", weight: Floats, to: int) -> "Splats":
         splats: N Gaussians.
         weight: (N,) what each contributes, in pixels.
         to: How many to leave, at least 1.
+        tell: Progress.
     """
     order = np.argsort(-weight, kind="stable")[: max(to, int((weight > 0).sum()))]
     kept = np.sort(order)
@@ -84,6 +85,7 @@ def melted(splats: "Splats", weight: Floats, to: int) -> "Splats":
         if not len(one):
             break
         now, weight = _joined(now, weight, one, other)
+        tell("melting", 1 - (len(now.means) - to) / max(len(kept) - to, 1))
     if len(now.means) > to:
         keep = np.sort(np.argsort(-weight, kind="stable")[:to])
         now = now.taken(keep)

@@ -68,8 +68,8 @@ class Export:
     from_: Annotated[Literal["depth", "density"], tyro.conf.arg(name="from")] = "depth"
     """Mesh of the depth that is seen, or of the density of a radiance field."""
     max_splats: int | None = None
-    """Most Gaussians: those that contribute most to the pictures are kept; baked from a radiance
-    field, from the size of its photos when not given."""
+    """Most Gaussians: neighbours that look alike are melted until so few are left; baked from a
+    radiance field, from the size of its photos when not given."""
     sh_degree: Literal[0, 1, 2, 3] | None = None
     """Degree of the view-dependent colours; what the scene has, at most 3, when not given."""
     place: Annotated[Place, tyro.conf.arg(name="")] = _HERE

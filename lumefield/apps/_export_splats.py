@@ -1,4 +1,4 @@
-"""Gaussians into a file: cut, pruned, moved, written, and looked at again."""
+"""Gaussians into a file: cropped, melted, moved, written, and looked at again."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -23,8 +23,8 @@ class Prepared(NamedTuple):
     splats: "Splats"
     moved: Similarity
     """From the scene's frame to the file's."""
-    share: float | None
-    """Part of all contributions that is left after pruning; None where nothing was pruned."""
+    melted: int | None
+    """How many were melted together to no more than --max-splats; None where none had to be."""
 
 
 def write_splats(settings: Export, scene: "Splats", views: Views | None, background: "Rgb") -> Path:
@@ -43,11 +43,8 @@ def write_splats(settings: Export, scene: "Splats", views: Views | None, backgro
     say, suffix = Say(), suffix_of(settings)
     made = prepared(settings, scene, views, suffix)
     degree = round(made.splats.sh.shape[1] ** 0.5) - 1
-    if made.share is not None:
-        say.line(
-            f"kept {len(made.splats.means):,} of {len(scene.means):,} Gaussians, which make up "
-            f"{100 * made.share:.2f} % of what the views show"
-        )
+    if made.melted is not None:
+        say.line(f"melted {made.melted:,} Gaussians into {len(made.splats.means):,}")
     if suffix == ".html":
         _page(settings, made.splats, views, background)
     else:
@@ -71,44 +68,43 @@ def write_splats(settings: Export, scene: "Splats", views: Views | None, backgro
 
 
 def prepared(settings: Export, scene: "Splats", views: Views | None, suffix: str) -> Prepared:
-    """The scene cropped, pruned to --max-splats, cut to --sh-degree and put in its place.
+    """The scene cropped, melted to --max-splats, cut to --sh-degree and put in its place.
 
     Raises:
         InputError: If nothing is left, or a wish cannot be met.
     """
     splats = cropped(scene, settings.place)
     moved = similarity(settings.place, splats, views, suffix)
-    share = None
+    melted = None
     if settings.max_splats is not None and len(splats.means) > settings.max_splats:
-        splats, share = _pruned(splats, views, settings.max_splats)
+        melted, splats = len(splats.means), _fewer(splats, views, settings.max_splats)
     if settings.sh_degree is not None:
         splats = splats.cut(settings.sh_degree)
     if moved.is_identity:
-        return Prepared(splats, moved, share)
+        return Prepared(splats, moved, melted)
     if suffix == ".html":
         raise InputError(
             "--up, --eye-height and --scale-to-metres: a page holds its scene upright by itself; "
             "leave them out for .html"
         )
-    return Prepared(splats.moved(moved.rotation, moved.offset, moved.scale), moved, share)
+    return Prepared(splats.moved(moved.rotation, moved.offset, moved.scale), moved, melted)
 
 
-def _pruned(splats: "Splats", views: Views | None, limit: int) -> tuple["Splats", float]:
-    from lumefield.apps._export_prune import contributions, strongest
+def _fewer(splats: "Splats", views: Views | None, limit: int) -> "Splats":
+    """At most ``limit`` Gaussians: what is never seen goes, neighbours that look alike melt."""
+    from lumefield.apps._edit_decimate import melted
+    from lumefield.apps._edit_scene import opacity_of
+    from lumefield.apps._export_prune import contributions
     from lumefield.apps._paths import around_points
     from lumefield.apps._progress import CaptureBar
 
-    opacity = 1 / (1 + np.exp(-np.clip(splats.logit_opacities.astype(np.float64), -50, 50)))
     if views is None:
-        views = around_points(splats.means.astype(np.float64), opacity, 640, 480)
+        views = around_points(splats.means.astype(np.float64), opacity_of(splats), 640, 480)
     else:
         training = [i for i, held in enumerate(views.held_out) if not held]
         views = views.pick(training) if training else views
     with CaptureBar() as tell:
-        weight = contributions(splats, views, tell)
-    # What leaving one out costs is the sum of its squared weights, about their sum times opacity.
-    kept, _ = strongest(weight * opacity, limit)
-    return splats.taken(kept), float(weight[kept].sum() / max(weight.sum(), 1e-300))
+        return melted(splats, contributions(splats, views, tell), limit, tell)
 
 
 def _page(settings: Export, splats: "Splats", views: Views | None, background: "Rgb") -> None:

@@ -1,4 +1,4 @@
-"""``lumefield inspect``: what a splat file or a run holds, without jax."""
+"""``lumefield inspect``: what a splat file, a run or a .lume file holds, without jax."""
 
 import dataclasses
 import json as json_text
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import tyro
 
 from lumefield.apps._field_file import FIELD_FILE, read_field, read_surface
+from lumefield.apps._inspect_lume import describe_lume, lume_facts
 from lumefield.errors import InputError, RunError
 
 if TYPE_CHECKING:
@@ -22,7 +23,8 @@ class Inspect:
     """Show what a splat file or a run holds."""
 
     scene: tyro.conf.Positional[Path]
-    """Splat file (.ply .splat .ksplat .spz .sog .glb .usdz .pt .ckpt) or the folder of a run."""
+    """Splat file (.ply .splat .ksplat .spz .sog .glb .usdz .pt .ckpt), .lume picture or video, or
+    the folder of a run."""
     json: bool = False
     """Print JSON instead of text."""
 
@@ -55,6 +57,8 @@ def facts(scene: Path) -> dict[str, Any]:
     if scene.is_dir() and (scene / FIELD_FILE).is_file():
         return {**_field_facts(scene / FIELD_FILE), **run}
     file = scene / "scene.ply" if scene.is_dir() else scene
+    if file.suffix.lower() == ".lume":
+        return lume_facts(file)
     if file.suffix.lower() not in SPLAT_SUFFIXES:
         raise InputError(f"{file}: not a splat file; expected one of {' '.join(SPLAT_SUFFIXES)}")
     return {
@@ -67,6 +71,8 @@ def facts(scene: Path) -> dict[str, Any]:
 
 def describe(found: dict[str, Any]) -> str:
     """The text form of :func:`facts`."""
+    if "content" in found:
+        return describe_lume(found)
     if "parameters" in found:
         return _describe_field(found)
     rows = [

@@ -228,7 +228,7 @@ def test_melting_keeps_mass_mean_and_covariance_of_a_pair(run: Path):
     pair = load_scene(run).splats.taken(np.array([0, 0, 5]))
     means = np.array([[0.0, 0, 0], [0.1, 0, 0], [9, 9, 9]], np.float32)
     pair = dataclasses.replace(pair, means=means)
-    made = melted(pair, np.array([1.0, 1.0, 50.0]), 2)
+    made = melted(pair, np.array([1.0, 1.0, 50.0]), 2, lambda stage, share: None)
     assert len(made.means) == 2
     np.testing.assert_allclose(made.means[0], (0.05, 0, 0), atol=1e-6)
     spread = np.zeros((3, 3))

@@ -246,8 +246,8 @@ def test_held_out_photos_are_never_used(tmp_path: Path, monkeypatch):
     images += np.array([10, 20, 30, 40], np.uint8)[:, None, None, None]
     views = scene.views
 
-    def capture(path, *, cache, downscale, mask_mode, progress):
-        assert (path, downscale) == (tmp_path, 2.0)
+    def capture(path, *, cache, downscale, mask_mode, progress, points):
+        assert (path, downscale, points) == (tmp_path, 2.0, False)
         return Capture(
             names=names,
             images=images,

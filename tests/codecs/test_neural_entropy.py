@@ -37,7 +37,7 @@ from lumefield.codecs.neural._rans import (
 from lumefield.errors import FormatError
 from tests.codecs.neural_models import random_model
 
-TABLE_SHA256 = "f14d8c9fb2f89974340fabbc3dc1da0bf9da2ad1271b30b634946bba29a9bfa5"
+TABLE_SHA256 = "986b202d63c0e489e08951e77aa12a570070d3c61dfa0e4516b61c89c8350b29"
 
 
 def test_the_table_is_the_same_bits_everywhere():

@@ -15,7 +15,7 @@ from lumefield.codecs.neural._inter import painter
 from lumefield.codecs.neural._inter_model import inter_base, inter_widths
 from lumefield.codecs.neural._model import Widths
 from lumefield.codecs.neural._motion import motion_planes as exact_planes
-from lumefield.codecs.neural._motion import reference
+from lumefield.codecs.neural._motion import motion_sizes, reference
 from lumefield.codecs.neural._order import Role, roles
 from lumefield.codecs.overfit import (
     Goal,
@@ -29,6 +29,7 @@ from lumefield.codecs.overfit._video import first_lambda
 from lumefield.codecs.overfit._video_integers import GROUPS, inter_model_of, inter_networks_of
 from lumefield.codecs.overfit._video_servo import Servo
 from lumefield.errors import InputError
+from lumefield.fields.latent import level_sizes
 from tests.codecs.video_models import header, random_latents, random_networks
 
 SIZE = (40, 56)
@@ -174,9 +175,23 @@ def _grey() -> Planes:
 
 
 def test_first_lambdas_fall_with_quality_and_size():
-    assert first_lambda(Goal("lambda", 7e-4), 9) == 7e-4
-    assert first_lambda(Goal("psnr", 40), 9) < first_lambda(Goal("psnr", 30), 9)
-    assert first_lambda(Goal("bits", 9e4), 10**6) < first_lambda(Goal("bits", 9e3), 10**6)
+    luma = np.stack([planes[0] for planes in film(2)])
+    target = (np.stack([luma, luma // 2, luma // 3], 1) * (16 / 255)).astype(np.float32)
+    assert first_lambda(Goal("lambda", 7e-4), target) == 7e-4
+    assert first_lambda(Goal("psnr", 36), target) < first_lambda(Goal("psnr", 26), target)
+    assert first_lambda(Goal("bits", 9e4), target) < first_lambda(Goal("bits", 9e3), target)
+
+
+def test_rare_large_latents_are_coded_as_they_are_under_sharp_distributions():
+    """Displacements that were clipped to +-2 moved whole blocks: a decibel of every video."""
+    model = inter_base(inter_widths(16))
+    residual = [np.zeros(size, np.int32) for size in level_sizes(*SIZE, 5)]
+    motion = [[np.zeros(size, np.int32) for size in motion_sizes(*SIZE)] for _ in range(5)]
+    residual[1][7, 9], motion[0][1][1, 2], motion[1][2][1, 0] = -8, 8, -8
+    coded = code_frame(model, Role(4, 0, 8, 0), residual, motion)
+    for found, meant in zip((coded.residual, *coded.motion), (residual, *motion), strict=True):
+        for a, b in zip(found.latents, meant, strict=True):
+            np.testing.assert_array_equal(a, b)
 
 
 @pytest.mark.slow

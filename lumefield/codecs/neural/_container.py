@@ -4,7 +4,7 @@ Numbers are little-endian; ``varint`` is LEB128 (7 bits a byte, low first, at mo
 
     header
      0  4       b"LUME"
-     4  1       format version, 1
+     4  1       format version, 2 (1 had other tables of frequencies and was never released)
      5  1       content: 1 image, 2 video, 3 splats, 4 field
      6  ...     image and video only:
         1       bits per sample, 8 ... 16
@@ -19,7 +19,7 @@ Numbers are little-endian; ``varint`` is LEB128 (7 bits a byte, low first, at mo
         varint  frame rate, denominator
         4       CRC-32 of all bytes before
     chunk, as many as follow
-        1       type: 1 picture, 2 index, 3 name, 4 metadata, 5 audio, 6 splats;
+        1       type: 1 picture, 2 index, 3 name, 4 metadata, 5 audio, 6 splats, 7 network;
                 others are skipped
         varint  length of the data
         ...     data
@@ -27,8 +27,10 @@ Numbers are little-endian; ``varint`` is LEB128 (7 bits a byte, low first, at mo
 
 An image has one picture chunk. A video has one per group of pictures, in order, and right before
 the first of them an index: varint count, then for each varint frames and varint bytes of the
-whole chunk; so any frame is found from the start of the file alone. Name and metadata are UTF-8,
-the latter a JSON object. A picture of 512 x 768 has a header of 19 bytes and 8 around its data.
+whole chunk; so any frame is found from the start of the file alone. In place of these an image or
+a video may have one network chunk (``codecs.families``) that gives every frame. Name and metadata
+are UTF-8, the latter a JSON object. A picture of 512 x 768 has a header of 19 bytes and 8 around
+its data.
 """
 
 import json
@@ -43,10 +45,10 @@ from lumefield.codecs.neural._levels import MAX_SAMPLES, MAX_SIDE
 from lumefield.errors import FormatError
 
 MAGIC = b"LUME"
-VERSION = 1
+VERSION = 2
 IMAGE, VIDEO, SPLATS, FIELD = 1, 2, 3, 4
 PICTURE_CHUNK, INDEX_CHUNK, NAME_CHUNK, METADATA_CHUNK, AUDIO_CHUNK = 1, 2, 3, 4, 5
-SPLATS_CHUNK = 6
+SPLATS_CHUNK, NETWORK_CHUNK = 6, 7
 SRGB = (1, 13, 0)
 """H.273 code points of RGB with sRGB primaries and transfer (IEC 61966-2-1)."""
 _CONTENTS = (IMAGE, VIDEO, SPLATS, FIELD)
@@ -186,9 +188,10 @@ def pack(
     out, pictures = [header + _crc(header)], 0
     parts = [(chunk.kind, _chunk_bytes(chunk)) for chunk in chunks]
     sizes = [len(part) for kind, part in parts if kind == PICTURE_CHUNK]
+    network = any(chunk.kind == NETWORK_CHUNK for chunk in chunks)
     if content == VIDEO and (len(sizes) != len(frames) or picture is None):
         raise ValueError(f"{len(frames)} counts of frames for {len(sizes)} picture chunks")
-    if content == VIDEO and picture is not None and sum(frames) != picture.frames:
+    if content == VIDEO and not network and picture and sum(frames) != picture.frames:
         raise ValueError(f"{sum(frames)} frames in chunks, {picture.frames} in the header")
     for kind, part in parts:
         if kind == PICTURE_CHUNK and not pictures and content == VIDEO:
@@ -297,9 +300,8 @@ def _header(file: bytes) -> tuple[int, Picture | None, int]:
         raise FormatError(f"ends inside the header; {_DAMAGED}")
     version, content = file[4], file[5]
     if version != VERSION:
-        raise FormatError(
-            f"is .lume version {version}, expected {VERSION}; update lumefield to read it"
-        )
+        remedy = "compress it again" if version < VERSION else "update lumefield to read it"
+        raise FormatError(f"is .lume version {version}, expected {VERSION}; {remedy}")
     fields, at = list[int](), 6
     if content in (IMAGE, VIDEO):
         at = 11

@@ -12,6 +12,7 @@ from lumefield.codecs.neural._container import (
     IMAGE,
     METADATA_CHUNK,
     NAME_CHUNK,
+    NETWORK_CHUNK,
     PICTURE_CHUNK,
     Chunk,
     Container,
@@ -124,10 +125,20 @@ def decode_image(
             raise FormatError(f"holds content {container.content}, expected an image (1)")
         chunk = next(container.all(PICTURE_CHUNK), None)
         if chunk is None:
-            raise FormatError("has no picture chunk; the file is cut off")
+            return _of_network(container, container.picture, backend), container
         return decode_chunk(chunk, container.picture, backend).planes, container
     except FormatError as error:
         raise FormatError(f"{source}: {error}") from None
+
+
+def _of_network(container: Container, picture: Picture, backend: Backend) -> Planes:
+    """Planes of a file that holds a network instead of a picture chunk."""
+    network = next(container.all(NETWORK_CHUNK), None)
+    if network is None:
+        raise FormatError("has no picture chunk; the file is cut off")
+    from lumefield.codecs.families import decode_planes  # which imports this room
+
+    return next(decode_planes(network, picture, backend))
 
 
 def interleaved(planes: Planes) -> NDArray[np.unsignedinteger[Any]]:

@@ -26,6 +26,7 @@ BUCKETS = 512
 """Classes of 16-bit values, see :func:`bucket_starts`."""
 BUCKET_SYMBOLS = 8
 """No bucket of any row holds more symbols."""
+_LEAST_REACH = 10
 _LN2 = 0.6931471805599453
 _FIFTHS = (
     1.0,
@@ -46,8 +47,12 @@ def scales() -> NDArray[np.float64]:
 
 @functools.cache
 def reach() -> NDArray[np.int32]:
-    """(64,) R_s: largest |q| that row s can code: 12 scales and one, within [2, 127]."""
-    return np.clip(np.ceil(12 * scales()) + 1, 2, MAX_LATENT).astype(np.int32)
+    """(64,) R_s: largest |q| that row s can code: 12 scales and one, within [10, 127].
+
+    Rare large latents must be codable under sharp distributions too, at the 16 bits that fits count
+    for them; that they are costs all others 0.0002 bits.
+    """
+    return np.clip(np.ceil(12 * scales()) + 1, _LEAST_REACH, MAX_LATENT).astype(np.int32)
 
 
 @functools.cache

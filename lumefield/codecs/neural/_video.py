@@ -7,6 +7,7 @@ from lumefield.codecs.neural._container import (
     AUDIO_CHUNK,
     METADATA_CHUNK,
     NAME_CHUNK,
+    NETWORK_CHUNK,
     PICTURE_CHUNK,
     VIDEO,
     Chunk,
@@ -104,7 +105,7 @@ def open_video(data: bytes, source: str = "the data") -> tuple[Container, Pictur
         if container.content != VIDEO or container.picture is None:
             raise FormatError(f"holds content {container.content}, expected a video (2)")
         picture = container.picture
-        for frames, _ in container.groups():
+        for frames in _group_sizes(container):
             fault = group_fault(picture.rows, picture.columns, frames)
             if fault:
                 raise FormatError(fault)
@@ -137,6 +138,13 @@ def decode_video(
     """
     container, picture = open_video(data, source)
     stop = picture.frames if last is None else last
+    if _is_network(container):
+        wanted = range(first, min(stop, picture.frames))
+        try:
+            yield from _of_network(container, picture, wanted, backend)
+        except FormatError as error:
+            raise FormatError(f"{source}: {error}") from None
+        return
     start = 0
     for frames, place in container.groups():
         wanted = range(max(first, start) - start, min(stop, start + frames) - start)
@@ -150,6 +158,24 @@ def decode_video(
             raise FormatError(f"{source}: {error}") from None
         for i in wanted:
             yield found.pop(i)
+
+
+def _is_network(container: Container) -> bool:
+    return any(kind == NETWORK_CHUNK for kind, _, _ in container.places)
+
+
+def _group_sizes(container: Container) -> list[int]:
+    """Frames of each part that is decoded alone; those of a network are decoded one by one."""
+    return [1] if _is_network(container) else [frames for frames, _ in container.groups()]
+
+
+def _of_network(
+    container: Container, picture: Picture, wanted: range, backend: Backend
+) -> Iterator[Planes]:
+    """Frames of a file that holds a network instead of groups of pictures."""
+    from lumefield.codecs.families import decode_planes  # which imports this room
+
+    yield from decode_planes(next(container.all(NETWORK_CHUNK)), picture, backend, wanted)
 
 
 def sound_of_video(container: Container) -> bytes:

@@ -69,7 +69,7 @@ class Effort:
     """First learning rate of the networks."""
     temperatures: tuple[float, float] = (0.3, 0.1)
     """Of the soft rounding, first and last."""
-    hard_rate: float = 1e-4
+    hard_rate: float = 4e-4
     """Learning rate of the networks while rounding is hard; it falls to 0. The latents rest:
     straight through the rounding, those near a boundary flicker, and J rose by 16 %."""
     thrift: tuple[float, float] = (2.0, 0.4)

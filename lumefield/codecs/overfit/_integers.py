@@ -93,7 +93,7 @@ def _named(networks: Networks) -> dict[str, Any]:
 
 
 def best_model(
-    networks: Networks, base: ImageModel, bits_of: Callable[[Networks], float], first: int = 3
+    networks: Networks, base: ImageModel, bits_of: Callable[[Networks], float], first: int = 1
 ) -> ImageModel:
     """The rounded networks of least cost.
 

@@ -1,6 +1,7 @@
 """A video to ``.lume`` bytes: groups of pictures, each fitted alone, so many at a time."""
 
 import dataclasses
+import math
 import multiprocessing
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -17,11 +18,15 @@ from lumefield.codecs.neural._order import LOW_DELAY, roles
 from lumefield.codecs.neural._video import group_fault, video_file
 from lumefield.codecs.overfit._image_fit import Goal
 from lumefield.codecs.overfit._video_fit import fit_inter
-from lumefield.codecs.overfit._video_intra import Tell, fit_intra
+from lumefield.codecs.overfit._video_intra import Tell, fit_intra, tried_intra
 from lumefield.errors import InputError, RunError
 
 ANCHOR = 8
 """Frames from one forward-predicted frame to the next."""
+
+_TRIALS = 2
+_FIRST_SHARE, _FIRST_BETTER = 0.3, 1.0
+"""Share of a group's bits that its first frame takes; dB by which it is above the mean."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +54,9 @@ class VideoEffort:
 
 
 VIDEO_EFFORTS = {
-    "fast": VideoEffort(600, 120),
-    "standard": VideoEffort(1500, 400),
-    "best": VideoEffort(4000, 1200),
+    "fast": VideoEffort(2000, 120),
+    "standard": VideoEffort(4000, 400),
+    "best": VideoEffort(10_000, 1200),
 }
 """The one dial. Times of 32 frames of 240 x 136 are in docs/apps_compress.md."""
 
@@ -140,18 +145,30 @@ def compress_video(
     return CompressedVideo(data, float(np.mean(quality)), 8 * len(data) / pixels)
 
 
-def first_lambda(goal: Goal, pixels: int) -> float:
-    """Lambda to begin with: near the end for a usual film.
+def first_lambda(goal: Goal, target: np.ndarray, seed: int = 0) -> float:
+    """Lambda at which the first frame, fitted shortly, takes its usual share of the goal.
 
     Args:
         goal: The goal of a group.
-        pixels: Of all its frames.
+        target: (g, 3, h, w) its frames, Y'CbCr in [0, 16].
+        seed: Of the noise.
     """
     if goal.kind == "lambda":
         return goal.value
+    pixels = target[:, 0].size
     if goal.kind == "psnr":
-        return 1.8 * 10 ** (-goal.value / 10)
-    return 1e-3 * (0.12 * pixels / max(goal.value, 1.0)) ** 1.3
+        lambda_ = 1.8 * 10 ** (-goal.value / 10)
+    else:
+        lambda_ = 1e-3 * (0.12 * pixels / max(goal.value, 1.0)) ** 1.3
+    share = _FIRST_SHARE if len(target) > 1 else 0.9
+    for _ in range(_TRIALS):
+        mse, bits = tried_intra(target[0], lambda_, seed)
+        if goal.kind == "psnr":
+            miss = 0.3 * (-10 * math.log10(max(mse, 1e-10)) - goal.value - _FIRST_BETTER)
+        else:
+            miss = 1.3 * math.log(max(bits, 1.0) / (share * goal.value))
+        lambda_ *= math.exp(max(-2.0, min(2.0, miss)))
+    return min(max(lambda_, 1e-6), 1.0)
 
 
 def compress_group(
@@ -163,11 +180,11 @@ def compress_group(
         RunError: If it does not decode to what was fitted: a bug.
     """
     goal = plan.goal
-    lambda_ = first_lambda(goal, len(frames) * picture.rows * picture.columns)
     anchor = LOW_DELAY if plan.low_delay else ANCHOR
     order, effort = roles(len(frames), anchor), plan.effort
     tell = Tell(effort.steps(len(frames)), progress)
     target = np.stack([_repeated(planes) for planes in frames]).astype(np.float32) * (16 / 255)
+    lambda_ = first_lambda(goal, target, plan.seed)
     intra = fit_intra(target[0], lambda_, effort.intra, effort.intra_finish, tell, plan.seed)
     found = fit_inter(
         target, order, intra, goal, lambda_, effort.passes, effort.finish, tell, plan.seed

@@ -18,7 +18,7 @@ from lumefield.codecs.overfit._video_model import InterNetworks
 GROUPS = INTER_CONTEXT + INTER_PICTURE
 _ONE = {**dict.fromkeys(INTER_NAMES, 1024.0), "gains": 256.0, "units": 16.0}
 """Integer of 1.0."""
-_FIRST_STEP = 2
+_FIRST_STEP = 0
 _MAX_STEP = 7
 
 

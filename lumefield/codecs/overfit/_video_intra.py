@@ -31,7 +31,11 @@ WEIGHT = 2.0
 """How much the squared error of a first frame counts: all others follow from it."""
 _LEVEL_GAIN = 1.45
 _THRIFT = (2.0, 0.4)
-_FINISH = 0.2
+_FINISH = 0.02
+_TRIAL = 200
+"""Steps of :func:`tried_intra`."""
+_B2 = 0.97
+"""Decay of Adam's second moments: gradients of latents change fast as noise is redrawn."""
 
 
 @struct.dataclass
@@ -74,6 +78,23 @@ def fit_intra(
     return Intra(model, code_latents(model, whole), LEARNED_VIDEO)
 
 
+def tried_intra(target: np.ndarray, lambda_: float, seed: int = 0) -> tuple[float, float]:
+    """Squared error in RGB and bits of a frame after a short fit: about what it will take.
+
+    Args:
+        target: As of :func:`fit_intra`.
+        lambda_: Squared error worth a bit per pixel.
+        seed: Of the noise.
+    """
+    base = base_model(LEARNED_VIDEO, Widths(LEVELS, CONTEXT, SYNTHESIS, 3))
+    sizes = level_sizes(target.shape[1], target.shape[2], LEVELS)
+    scene = IntraScene(tuple(jnp.zeros(s, jnp.float32) for s in sizes), networks_of(base))
+    aux = (jnp.asarray(target), jnp.float32(math.log(lambda_ / WEIGHT)))
+    scene = _fitted(scene, aux, _TRIAL, (0.08, 3e-3), False, Tell(_TRIAL, None), seed)
+    mse, bits = _measured(scene, aux[0])
+    return float(mse), float(bits)
+
+
 class Tell:
     """Counts steps for a progress display."""
 
@@ -103,7 +124,7 @@ def _fitted(
         each = tuple(first[0] * _LEVEL_GAIN**i * fall for i in range(LEVELS))
         return IntraScene(each, first[1] * fall)
 
-    tx = scaled_adam(rates, b2=0.99)
+    tx = scaled_adam(rates, b2=_B2)
     state = TrainState.start(scene, tx, jax.random.key(seed), aux)
     stage = Stage(steps, partial(_loss, steps, late), lambda _, count: jnp.zeros((count,)))
     return fit(state, (stage,), tx, chunk=max(5, min(50, steps // 10)), on_chunk=tell).scene

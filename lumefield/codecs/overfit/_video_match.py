@@ -26,7 +26,7 @@ from lumefield.codecs.overfit._video_model import doubling
 
 _REACH = 24
 """Pixels searched either way."""
-_LIMITS = (4, 4, 8, 16)
+_LIMITS = (4, 4, 8, 10)
 """Largest first latents by level: an outlier beyond what its distribution reaches is clipped in the
 end, and until then has no gradient that says so."""
 _CHANGE, _PER_PIXEL = 0.8, 0.15

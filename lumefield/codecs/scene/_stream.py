@@ -21,7 +21,7 @@ Symbols of one level, or of one channel of a block, take the lanes in turn.
 """
 
 import struct
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,14 +30,8 @@ from lumefield.codecs.neural._bits import BitReader, BitWriter
 from lumefield.codecs.neural._laplace import MEANS, cumulative, reach
 from lumefield.codecs.neural._levels import MAX_LANES
 from lumefield.codecs.neural._model import MAX_LATENT
-from lumefield.codecs.neural._rans import (
-    Decoder,
-    encode,
-    loaded_states,
-    payload_of,
-    read_states,
-    write_states,
-)
+from lumefield.codecs.neural._rans import Decoder, payload_of, read_states, write_states
+from lumefield.codecs.neural._runs import Symbols, decode_run, folded, packed, unfolded, unpacked
 from lumefield.codecs.scene import _tree
 from lumefield.codecs.scene._model import (
     Ints,
@@ -58,7 +52,6 @@ MOST_FINER = 15
 """Bits of a position below its cell, at most."""
 _EXCESS_ORDER = 2
 _HEAD = 32 + 16 + 128 + 32
-_START = 3 << 23
 _DAMAGED = "the file is cut off or damaged"
 
 
@@ -82,37 +75,6 @@ class Coded(NamedTuple):
         """(N,) bits of a position below its cell."""
         facts = facts_of(self.values.astype(np.int64), self.model.groups)
         return np.clip(linear(self.model.finer, facts), 0, MOST_FINER)
-
-
-class Symbols:
-    """Symbols in the order of decoding, with their frequencies: what the coder encodes."""
-
-    def __init__(self, lanes: int) -> None:
-        self.lanes = lanes
-        self._starts, self._sizes = list[Ints](), list[Ints]()
-
-    def put(self, starts: Ints, sizes: Ints) -> None:
-        """One run of symbols that are decoded together."""
-        self._starts.append(starts)
-        self._sizes.append(sizes)
-
-    def coded(self, payload: NDArray[np.uint8]) -> tuple[Any, NDArray[np.uint8], int]:
-        """States, bytes, and how many bits of the payload the states carry."""
-        lanes = self.lanes
-        lane, borders, at = list[Ints](), [np.zeros(1, np.int64)], 0
-        for run in self._starts:
-            lane.append(np.arange(len(run)) % lanes)
-            borders.append(np.minimum(np.arange(lanes, len(run) + lanes, lanes), len(run)) + at)
-            at += len(run)
-        starts, sizes = (
-            np.concatenate([np.zeros(0, np.int64), *part]).astype(np.uint64)
-            for part in (self._starts, self._sizes)
-        )
-        whole = np.concatenate([np.zeros(0, np.int64), *lane]), np.unique(np.concatenate(borders))
-        ends, _ = encode(starts, sizes, *whole, np.full(lanes, _START, np.uint64))
-        first, carried = loaded_states(payload, ends, _START)
-        states, code = encode(starts, sizes, *whole, first)
-        return states, code, carried
 
 
 def decode(chunk: bytes) -> Coded:
@@ -142,11 +104,11 @@ def decode(chunk: bytes) -> Coded:
     def visit(targets: Ints, channel: int, guess: Ints, shift: Ints, size: Ints) -> Ints:
         del targets, guess, shift
         row = of_bins[channel][size]
-        q = _run(decoder, rows, row) - MAX_LATENT
+        q = decode_run(decoder, rows, row) - MAX_LATENT
         at_end = np.flatnonzero(np.abs(q) == reach()[row // MEANS])
         if len(at_end):
             more = reader.take_golomb(len(at_end), _EXCESS_ORDER)
-            q[at_end] += np.sign(q[at_end]) * _folded(more)
+            q[at_end] += np.sign(q[at_end]) * folded(more)
         return q
 
     values = walk(model, cells, visit)
@@ -157,7 +119,7 @@ def decode(chunk: bytes) -> Coded:
         raise FormatError(f"ends inside the Gaussians; {_DAMAGED}")
     tail = np.unpackbits(code[decoder.taken :])
     bits = np.concatenate([payload_of(decoder.states.astype(np.uint32)), tail])
-    return found._replace(below=_unpacked(bits, found.finer()))
+    return found._replace(below=unpacked(bits, _widths(found.finer())).reshape(-1, 3))
 
 
 def encode_chunk(coded: Coded, q: list[tuple[Ints, Ints]], lanes: int) -> bytes:
@@ -188,10 +150,10 @@ def encode_chunk(coded: Coded, q: list[tuple[Ints, Ints]], lanes: int) -> bytes:
         most = reach()[row // MEANS].astype(np.int64)
         inside = np.clip(value, -most, most)
         at_end = np.abs(inside) == most
-        later.put_golomb(_unfolded(np.abs(value[at_end]) - most[at_end]), _EXCESS_ORDER)
+        later.put_golomb(unfolded(np.abs(value[at_end]) - most[at_end]), _EXCESS_ORDER)
         starts = rows[row, inside + MAX_LATENT].astype(np.int64)
         symbols.put(starts, rows[row, inside + MAX_LATENT + 1] - starts)
-    payload = _packed(coded.below, coded.finer())
+    payload = packed(coded.below.ravel(), _widths(coded.finer()))
     states, code, carried = symbols.coded(payload)
     write_states(writer, states)
     rest = np.concatenate([writer.bits(), later.bits()])
@@ -241,7 +203,7 @@ def _filler(decoder: Decoder, reader: BitReader, tables: NDArray[np.int32]) -> _
         single = np.flatnonzero(~many)
         lower[single] = 1 - reader.take_bits(len(single))
         n = counts[many]
-        symbol = _run(decoder, tables, _tree.table_of(n, alone[many]))
+        symbol = decode_run(decoder, tables, _tree.table_of(n, alone[many]))
         low, high = _tree.ranges(n, symbol)
         spare = np.where(n >= _tree.PARTS, _tree.spare_bits(low, high), 0)
         value = np.where(n >= _tree.PARTS, low, symbol)
@@ -253,42 +215,6 @@ def _filler(decoder: Decoder, reader: BitReader, tables: NDArray[np.int32]) -> _
     return fill
 
 
-def _run(decoder: Decoder, tables: NDArray[np.int32], rows: Ints) -> Ints:
-    """Decode one symbol per row of a table, lane after lane."""
-    lanes, found = len(decoder.states), np.zeros(len(rows), np.int64)
-    for first in range(0, len(rows), lanes):
-        part = rows[first : first + lanes]
-        found[first : first + lanes] = decoder.choose(tables[part], np.arange(len(part)))
-    return found
-
-
-def _unfolded(excess: Ints) -> Ints:
-    """Numbers >= 0 as the signed numbers of Exp-Golomb: 0 -1 1 -2 ..."""
-    return np.where(excess & 1, -(excess + 1) // 2, excess // 2)
-
-
-def _folded(signed: Ints) -> Ints:
-    return np.where(signed < 0, -2 * signed - 1, 2 * signed)
-
-
-def _packed(below: Ints, finer: Ints) -> NDArray[np.uint8]:
-    writer = BitWriter()
-    writer.put(below.ravel(), np.repeat(finer, 3))
-    return writer.bits()
-
-
-def _unpacked(bits: NDArray[np.uint8], finer: Ints) -> Ints:
-    """The inverse of :func:`_packed`.
-
-    Raises:
-        FormatError: If the bits end before.
-    """
-    widths = np.repeat(finer, 3)
-    ends = np.cumsum(widths)
-    if len(ends) and ends[-1] > len(bits):
-        raise FormatError(f"ends inside the positions; {_DAMAGED}")
-    first, found = ends - widths, np.zeros(len(widths), np.int64)
-    for k in range(MOST_FINER):
-        more = widths > k
-        found[more] = 2 * found[more] + bits[(first + k)[more]]
-    return found.reshape(-1, 3)
+def _widths(finer: Ints) -> Ints:
+    """Bits of x, y and z of every Gaussian."""
+    return np.repeat(finer, 3)

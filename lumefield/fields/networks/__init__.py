@@ -13,6 +13,7 @@ from flax import nnx
 
 from lumefield.fields._protocol import Field as Field
 from lumefield.fields.networks._fourier import FourierMlp as FourierMlp
+from lumefield.fields.networks._fused_mlp import mlp as mlp
 from lumefield.fields.networks._gaussian import GaussianMlp as GaussianMlp
 from lumefield.fields.networks._grids import PixelField as PixelField
 from lumefield.fields.networks._grids import VoxelField as VoxelField
