@@ -54,9 +54,11 @@ def is_scene(path: Path) -> bool:
 
 def holds_scene(path: Path) -> bool:
     """Whether a ``.lume`` file holds Gaussians; a file that cannot be opened does not."""
+    from lumefield.codecs.neural import Container
+
     try:
         with path.open("rb") as file:
-            return file.read(6)[4:] == b"\1\3"
+            return Container.holds(file.read(6)) == "splats"
     except OSError:
         return False
 

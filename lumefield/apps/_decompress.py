@@ -48,12 +48,13 @@ def decompress(settings: Decompress) -> Path:
     from lumefield.apps._compress import linear_light
     from lumefield.apps._progress import Say
     from lumefield.codecs.formats import save_picture
-    from lumefield.codecs.neural import decode_image, interleaved
+    from lumefield.codecs.neural import Container, decode_image, interleaved
 
     data = settings.input.read_bytes()
-    if data[4:6] == b"\1\2":  # version 1, a video
+    holds = Container.holds(data)
+    if holds == "video":
         return decompress_film(settings, data)
-    if data[4:6] == b"\1\3":  # splats
+    if holds == "splats":
         return decompress_scene(settings, data)
     if settings.frames is not None:
         raise InputError(f"--frames: {settings.input} is not a video; leave it out")

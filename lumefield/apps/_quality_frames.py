@@ -75,8 +75,10 @@ def open_source(path: Path) -> Source:
         raise InputError(f"{path}: no such file or folder; check the path")
     suffix = path.suffix.lower()
     if suffix == ".lume":
+        from lumefield.codecs.neural import Container
+
         with path.open("rb") as file:
-            return Source(path, "film" if file.read(6)[4:] == b"\1\2" else "lume")
+            return Source(path, "film" if Container.holds(file.read(6)) == "video" else "lume")
     still = suffix in (*_pictures(), ".exr", ".hdr")
     return Source(path, "picture" if still else "video")
 

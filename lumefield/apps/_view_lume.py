@@ -35,10 +35,10 @@ def lume_table(path: Path) -> tuple["Served", str]:
     Raises:
         FormatError: If the file is damaged, or holds neither.
     """
-    data = path.read_bytes()
-    if data[4:6] == b"\1\2":  # version 1, a video
-        from lumefield.codecs.neural import open_video
+    from lumefield.codecs.neural import Container, open_video
 
+    data = path.read_bytes()
+    if Container.holds(data) == "video":
         _, picture = open_video(data, str(path))
         film = _film(data, path)
         table: Served = {"/film.mp4": ("video/mp4", film)}

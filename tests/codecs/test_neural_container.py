@@ -20,6 +20,7 @@ from lumefield.codecs.neural._container import (
     SPLATS,
     VIDEO,
     Chunk,
+    Container,
     locate,
     pack,
     unpack,
@@ -58,6 +59,14 @@ def test_what_is_packed_comes_back(picture: Picture, parts: list[tuple[int, byte
     found = unpack(pack(IMAGE, picture, chunks))
     assert found.picture == picture
     assert [(place[0], found.data(place)) for place in found.places] == parts
+
+
+def test_what_a_file_holds_is_told_by_its_head_whatever_its_version():
+    assert Container.holds(pack(IMAGE, PICTURE, [])) == "image"
+    assert Container.holds(b"LUME\x07\x02") == "video"
+    assert [Container.holds(head) for head in (b"", b"LUME\x02", b"text:\x02", b"LUME\2\x09")] == [
+        ""
+    ] * 4
 
 
 def test_a_header_has_19_bytes_and_a_chunk_8_more_than_its_data():

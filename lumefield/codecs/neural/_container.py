@@ -52,6 +52,7 @@ SPLATS_CHUNK, NETWORK_CHUNK = 6, 7
 SRGB = (1, 13, 0)
 """H.273 code points of RGB with sRGB primaries and transfer (IEC 61966-2-1)."""
 _CONTENTS = (IMAGE, VIDEO, SPLATS, FIELD)
+_NAMES = {IMAGE: "image", VIDEO: "video", SPLATS: "splats", FIELD: "field"}
 _MAX_TEXT = 1 << 20
 _DAMAGED = "the file is cut off or damaged"
 
@@ -106,6 +107,14 @@ class Container:
     places: tuple[tuple[int, int, int], ...]
     """(type, first byte, one past the last byte) of every chunk, in order."""
     file: bytes
+
+    @staticmethod
+    def holds(head: bytes) -> str:
+        """What a file says it holds, by its first 6 bytes; "" where it is no .lume file.
+
+        Of any version, so that what reads it can say what is wrong with it.
+        """
+        return _NAMES.get(head[5], "") if len(head) > 5 and head[:4] == MAGIC else ""
 
     def data(self, place: tuple[int, int, int]) -> bytes:
         """Data of a chunk.
