@@ -29,8 +29,8 @@ from lumefield.fields.latent import Networks, start_networks
 from lumefield.fit import Chunk, TrainState
 
 EFFORTS: dict[str, Effort] = {
-    "fast": Effort(steps=900, hard_steps=100, finish_steps=240),
-    "standard": Effort(steps=5400, hard_steps=400, finish_steps=600),
+    "fast": Effort(steps=1400, hard_steps=100, finish_steps=240),
+    "standard": Effort(steps=7600, hard_steps=400, finish_steps=600),
     "best": Effort(steps=27_000, hard_steps=2_000, finish_steps=2_000),
 }
 """The one dial. Times of a 512 x 768 picture are in docs/apps_compress.md."""
