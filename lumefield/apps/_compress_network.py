@@ -92,8 +92,6 @@ def compress_by_network(settings: "Compress") -> Path:
 
 def _read(settings: "Compress", family: "Family") -> "tuple[list[Any], Picture, bytes, bytes]":
     """Planes of all frames, header, metadata and sound."""
-    from lumefield.codecs.neural import video_picture
-
     if family.content == "image":
         from lumefield.apps._compress import integers_of
         from lumefield.codecs.formats import load_picture
@@ -101,22 +99,10 @@ def _read(settings: "Compress", family: "Family") -> "tuple[list[Any], Picture, 
         pixels, picture, metadata = integers_of(load_picture(settings.input))
         planes = tuple(np.ascontiguousarray(pixels[..., c]) for c in range(pixels.shape[-1]))
         return [planes], picture, metadata, b""
-    from lumefield.apps._compress_video import frame_range, frame_size
-    from lumefield.apps._video_files import read_film, sound_of
+    from lumefield.apps._compress_video import read_source
 
-    first, last = frame_range(settings.frames)
-    film = read_film(settings.input, frame_size(settings.size), first, last)
-    sound = sound_of(settings.input, film.start, film.seconds) if settings.audio else b""
-    rows, columns = film.frames[0][0].shape
-    picture = video_picture(
-        rows,
-        columns,
-        len(film.frames),
-        film.rate,
-        colour=film.colour,
-        full_range=film.full_range,
-    )
-    return list(film.frames), picture, b"", sound
+    frames, picture, sound = read_source(settings)
+    return list(frames), picture, b"", sound
 
 
 def _told(settings: "Compress", found: "Fitted", seconds: float) -> str:

@@ -8,6 +8,8 @@ from lumefield.errors import InputError
 
 if TYPE_CHECKING:
     from lumefield.apps._compress import Compress
+    from lumefield.apps._video_files import Planes
+    from lumefield.codecs.neural import Picture
     from lumefield.codecs.overfit import VideoPlan
 
 LAMBDA = 5e-4
@@ -31,6 +33,25 @@ def check_video(settings: "Compress") -> None:
     frame_size(settings.size)
 
 
+def read_source(settings: "Compress") -> "tuple[list[Planes], Picture, bytes]":
+    """Frames and header of the wanted part of a video, and its sound.
+
+    Raises:
+        InputError: If the video cannot be read, or has none of these frames.
+    """
+    from lumefield.apps._video_files import read_film, sound_of
+    from lumefield.codecs.neural import video_picture
+
+    first, last = frame_range(settings.frames)
+    film = read_film(settings.input, frame_size(settings.size), first, last)
+    sound = sound_of(settings.input, film.start, film.seconds) if settings.audio else b""
+    rows, columns = film.frames[0][0].shape
+    colour, full_range = film.colour, film.full_range
+    count, rate = len(film.frames), film.rate
+    picture = video_picture(rows, columns, count, rate, colour=colour, full_range=full_range)
+    return film.frames, picture, sound
+
+
 def compress_film(settings: "Compress") -> Path:
     """Fit, code, verify and write a video.
 
@@ -38,29 +59,16 @@ def compress_film(settings: "Compress") -> Path:
         InputError: If the input or an option cannot be used.
     """
     from lumefield.apps._progress import Say, StepBar
-    from lumefield.apps._video_files import read_film, sound_of
     from lumefield.codecs.formats import replacing
-    from lumefield.codecs.neural import video_picture
     from lumefield.codecs.overfit import compress_video
 
-    first, last = frame_range(settings.frames)
-    film = read_film(settings.input, frame_size(settings.size), first, last)
-    sound = sound_of(settings.input, film.start, film.seconds) if settings.audio else b""
-    rows, columns = film.frames[0][0].shape
-    picture = video_picture(
-        rows,
-        columns,
-        len(film.frames),
-        film.rate,
-        colour=film.colour,
-        full_range=film.full_range,
-    )
+    frames, picture, sound = read_source(settings)
     plan, begun = _plan(settings), time.monotonic()
-    groups = [min(plan.gop, len(film.frames) - i) for i in range(0, len(film.frames), plan.gop)]
+    groups = [min(plan.gop, len(frames) - i) for i in range(0, len(frames), plan.gop)]
     total = sum(plan.effort.steps(count) for count in groups)
     with StepBar("compress", total, 0) as bar:
         found = compress_video(
-            film.frames,
+            frames,
             picture,
             plan,
             name=settings.input.name,
@@ -70,7 +78,7 @@ def compress_film(settings: "Compress") -> Path:
     with replacing(settings.out) as file:
         file.write(found.data)
     Say().line(
-        f"{settings.out}: {len(film.frames)} frames of {columns} x {rows}, "
+        f"{settings.out}: {len(frames)} frames of {picture.columns} x {picture.rows}, "
         f"{len(found.data):,} bytes ({len(sound):,} of them sound), {found.bits_per_pixel:.4f} "
         f"bpp, {found.psnr:.2f} dB, {time.monotonic() - begun:.0f} s; decoded and compared"
     )

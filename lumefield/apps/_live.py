@@ -109,8 +109,9 @@ class Live:
 
     def begin(self, job: "Job", photos: "Capture", keeper: "LoopKeeper") -> None:
         """Show the photos and the start; from here on there is something to steer."""
-        from lumefield.apps._live_splats import capture_views, frusta, point_splats
+        from lumefield.apps._live_splats import frusta, point_splats
         from lumefield.apps._paths import world_up
+        from lumefield.apps._views import capture_views
 
         self._job, self._steps = job, keeper.steps
         self._log = _logged(keeper.run.folder)

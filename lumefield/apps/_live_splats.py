@@ -9,7 +9,7 @@ from lumefield.apps._bake_start import Start, Surfels, gaussians, positions
 from lumefield.apps._bake_views import directions, field_seen
 from lumefield.apps._capture_type import Capture
 from lumefield.apps._frame import WorldFrame
-from lumefield.apps._views import Views
+from lumefield.apps._views import capture_views
 from lumefield.codecs.formats import Splats
 
 if TYPE_CHECKING:
@@ -136,19 +136,6 @@ def _flat(found: Surfels) -> Splats:
     empty = Start(none, np.zeros((0, 4)), none, np.zeros(0), np.zeros((0, 1, 3)))
     start = gaussians(found, 0) if len(found.points) else empty
     return Splats(**{name: value.astype(np.float32) for name, value in start._asdict().items()})
-
-
-def capture_views(photos: Capture) -> Views:
-    """The cameras of a capture."""
-    held = set(photos.held_out)
-    return Views(
-        names=photos.names,
-        world_from_cam=photos.world_from_cam,
-        focal=photos.focal,
-        centre=photos.centre,
-        size=photos.sizes,
-        held_out=tuple(i in held for i in range(len(photos.names))),
-    )
 
 
 def frusta(photos: Capture, frame: WorldFrame) -> list[Frustum]:

@@ -10,12 +10,11 @@ from numpy.typing import NDArray
 
 from lumefield.apps._bake_views import Look, Tell, look_all, one_size
 from lumefield.apps._scene_io import Scene, read_json
-from lumefield.apps._views import Views
+from lumefield.apps._views import Views, capture_views
 from lumefield.errors import UserError
 
 if TYPE_CHECKING:
     from lumefield.apps._capture_load import MaskMode
-    from lumefield.apps._capture_type import Capture
 
 MOST = 100
 """Most pictures; of more, evenly chosen ones are used."""
@@ -130,7 +129,7 @@ def captured(
         progress=tell,
         points=False,
     )
-    views = views or _views(taken)
+    views = views or capture_views(taken)
     place = {name: k for k, name in enumerate(taken.names)}
     train = [k for k, name in enumerate(views.names) if not views.held_out[k] and name in place]
     if not train:
@@ -160,15 +159,3 @@ def _trained(run: Path) -> Path | None:
         return None
     first = Path(str(records[0].get("source", "")))
     return first if first.is_dir() else None
-
-
-def _views(taken: "Capture") -> Views:
-    held = set(taken.held_out)
-    return Views(
-        names=taken.names,
-        world_from_cam=taken.world_from_cam,
-        focal=taken.focal,
-        centre=taken.centre,
-        size=taken.sizes,
-        held_out=tuple(k in held for k in range(len(taken.names))),
-    )

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from lumefield.errors import RunError
 
 if TYPE_CHECKING:
+    from lumefield.apps._capture_type import Capture
     from lumefield.render import Cameras
 
 
@@ -114,4 +115,17 @@ def camera_at(views: Views, k: int = 0) -> Cameras:
         jnp.asarray(views.centre[k], jnp.float32),
         width=int(views.size[k, 0]),
         height=int(views.size[k, 1]),
+    )
+
+
+def capture_views(photos: Capture) -> Views:
+    """The cameras of a capture."""
+    held = set(photos.held_out)
+    return Views(
+        names=photos.names,
+        world_from_cam=photos.world_from_cam,
+        focal=photos.focal,
+        centre=photos.centre,
+        size=photos.sizes,
+        held_out=tuple(i in held for i in range(len(photos.names))),
     )

@@ -13,8 +13,9 @@ from lumefield.apps._bake_views import Seen
 from lumefield.apps._capture_type import Capture
 from lumefield.apps._frame import WorldFrame
 from lumefield.apps._live_page import LivePage
-from lumefield.apps._live_splats import UNITS, capture_views, field_splats, frusta, shown
+from lumefield.apps._live_splats import UNITS, field_splats, frusta, shown
 from lumefield.apps._paths import look_at
+from lumefield.apps._views import capture_views
 from tests.apps.test_export_html import record_of, splats
 
 FRAME = WorldFrame(scale=2.0, offset=(1.0, -2.0, 0.5))

@@ -159,14 +159,14 @@ def test_pictures_in_video_colours_are_those_in_rgb():
 def test_the_servo_moves_lambda_against_the_miss(goal: Goal, ours: tuple[float, float], sign: int):
     servo = Servo(goal, ours, 2)
     for frame in (0, 1):
-        servo.guess(frame, *ours)
+        servo.told(frame, *ours)
     order = roles(3, 8)
     from lumefield.codecs.overfit._video_fit import _references  # pyright: ignore[reportPrivateUsage]
 
     aux = _references(np.zeros((3, 3, 8, 8), np.float32), order, _grey(), 1e-3)
     moved = float(servo.steered(aux, 1.0).log_lambda - aux.log_lambda)
     assert np.sign(moved) == sign
-    servo.finished(*ours)
+    servo.told(0, *ours)
     assert np.sign(float(servo.steered(aux, 1.0).log_lambda - aux.log_lambda)) == sign
 
 

@@ -17,11 +17,12 @@ from lumefield.apps._export_prune import contributions, strongest
 from lumefield.apps._frame import WorldFrame
 from lumefield.apps._live import board_words
 from lumefield.apps._live_dashboard import Dashboard, Wishes
-from lumefield.apps._live_splats import capture_views, frusta, shown
+from lumefield.apps._live_splats import frusta, shown
 from lumefield.apps._paths import world_up
 from lumefield.apps._scene_io import Scene, load_scene
 from lumefield.apps._view import scene_table
 from lumefield.apps._view_server import open_server
+from lumefield.apps._views import capture_views
 from lumefield.codecs.formats import save_splats
 from tests.viewer.browser import ROOT, Browser
 

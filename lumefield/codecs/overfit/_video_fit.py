@@ -144,13 +144,12 @@ def fit_inter(
     servo.told_networks(inter_bits(model))
     best: tuple[float, list[CodedFrame], dict[int, Planes]] | None = None
     for _ in range(_ROUNDS):
-        last = servo.begun()
-        frames, planes = _one_by_one(state, bank, model, order, target, first, finish, last, tell)
-        if best is None or abs(last.miss()) < best[0]:
-            best = abs(last.miss()), frames, planes
+        frames, planes = _one_by_one(state, bank, model, order, target, first, finish, servo, tell)
+        if best is None or abs(servo.miss()) < best[0]:
+            best = abs(servo.miss()), frames, planes
         if best[0] <= _CLOSE:
             break
-        state = dataclasses.replace(state, aux=last.steered(state.aux, _ROUND_GAIN))
+        state = dataclasses.replace(state, aux=servo.steered(state.aux, _ROUND_GAIN))
     assert best is not None
     return InterFit(model, *best[1:])
 
@@ -236,7 +235,7 @@ def _together(
         bank.keep(frame, now)
         if visit >= _OPEN * visits:
             picture, mse, bits = _hard_frame(now.scene, now.aux, jnp.int32(frame), size)
-            servo.guess(frame, float(mse), float(bits))
+            servo.told(frame, float(mse), float(bits))
             place = order[frame].place
             pictures = now.aux.pictures.at[place].set(padded(picture))
             aux = dataclasses.replace(now.aux, pictures=pictures)
@@ -354,11 +353,12 @@ def _one_by_one(
         both = (references[role.first], references[role.second])
         planes[role.place] = paint(model, coded.frame, both, 8, True)
         references[role.place] = reference(planes[role.place], 8)
+        error = float(_shown_error(planes[role.place], target[role.place]))
+        servo.told(len(frames), error, coded.bits)
         frames.append(coded)
         picture = _as_floats(planes[role.place])
         pictures = now.aux.pictures.at[role.place].set(picture)
         aux = dataclasses.replace(now.aux, pictures=pictures)
-        servo.finished(float(_shown_error(planes[role.place], target[role.place])), coded.bits)
         return prepared(min(len(frames), len(order) - 1), dataclasses.replace(now, aux=aux))
 
     def prepared(frame: int, now: TrainState) -> TrainState:
