@@ -50,12 +50,12 @@ def _export(run: Path, out: Path, *words: str) -> float:
 
 def _splat_scores(run: Path, file: Path) -> dict[str, float]:
     from lumefield.apps._export_job import scores
-    from lumefield.apps._scene_io import load_scene
+    from lumefield.apps._scene_io import load_scene, make_draw
     from lumefield.codecs.formats import load_splats
 
     scene, splats = load_scene(run), load_splats(file)
     assert scene.views is not None, f"{run} holds no cameras"
-    got = scores(scene, scene.views.test(), splats)
+    got = scores(scene, scene.views.test(), make_draw(splats, background=scene.background))
     found = {"gaussians": len(splats.means), "megabytes": file.stat().st_size / 1e6}
     if got.faithful is not None:
         found["splats_against_field_db"] = got.faithful

@@ -1,13 +1,14 @@
-"""``lumefield compress`` of Gaussians: how many bits each is worth, found by looking."""
+"""``lumefield compress`` of scenes; of Gaussians: how many bits each is worth, by looking."""
 
 import math
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lumefield.apps._compress_search import BEST, Try, losses, searched
 from lumefield.apps._views import Views
 from lumefield.errors import InputError
 
@@ -18,31 +19,7 @@ if TYPE_CHECKING:
     from lumefield.codecs.formats import Splats
     from lumefield.codecs.scene import Canonical
 
-LOSS = 0.3
-"""dB that held-out views may lose when nothing is asked for."""
-_ASSUMED = 32.0
-"""PSNR of a scene against photos, dB, where no run says it."""
-_FIRST_PRICE, _SLOPE = 1e-11, -4.4
-"""Squared error per bit to begin with, and dB per e-fold of it, about."""
-_FIRST_SIZE = -0.3
-"""Logarithm of bytes per e-fold of the price, about."""
-_TRIES = 9
-_NEAR = 0.02
-"""dB, or 1 % of the bytes, that are near enough."""
-_REACH = 0.1
-"""Share by which a file may be smaller than asked for, as in scenes of a few Gaussians."""
 _MOST_VIEWS = 12
-_BEST = 99.0
-
-
-class _Try(NamedTuple):
-    """One encoding."""
-
-    price: float
-    data: bytes
-    kept: int
-    psnr: float
-    """Against the scene's own pictures, mean over the views, dB."""
 
 
 def is_scene(path: Path) -> bool:
@@ -53,12 +30,12 @@ def is_scene(path: Path) -> bool:
 
 
 def holds_scene(path: Path) -> bool:
-    """Whether a ``.lume`` file holds Gaussians; a file that cannot be opened does not."""
+    """Whether a ``.lume`` file holds a scene; a file that cannot be opened does not."""
     from lumefield.codecs.neural import Container
 
     try:
         with path.open("rb") as file:
-            return Container.holds(file.read(6)) == "splats"
+            return Container.holds(file.read(6)) in ("splats", "field")
     except OSError:
         return False
 
@@ -76,10 +53,10 @@ def check_scene(settings: "Compress") -> None:
 
 
 def compress_scene(settings: "Compress") -> Path:
-    """Measure, prune, quantise, code, verify and write a scene of Gaussians.
+    """Measure, prune, quantise, code, verify and write a scene.
 
     Raises:
-        InputError: If the scene is a radiance field, or the wanted size or quality is out of reach.
+        InputError: If the wanted size or quality is out of reach.
         RunError: If the run holds no scene, or its files are damaged.
         FormatError: If the file of the scene is damaged.
     """
@@ -90,6 +67,10 @@ def compress_scene(settings: "Compress") -> Path:
     from lumefield.codecs.scene import canonical
 
     scene, begun = load_scene(settings.input), time.monotonic()
+    if scene.field is not None:
+        from lumefield.apps._compress_field import compress_field
+
+        return compress_field(settings, scene, scene.field)
     splats = scene.splats
     if not len(splats.means):
         raise InputError(f"{settings.input}: holds no Gaussians that can be drawn")
@@ -98,7 +79,7 @@ def compress_scene(settings: "Compress") -> Path:
     seen, judged = _cameras(scene)
     with CaptureBar() as tell:
         costs = sensitivities(canonical(splats), seen, antialiased=splats.antialiased, tell=tell)
-        found = _searched(settings, scene, costs, judged, tell)
+        found = searched(settings, scene, _attempts(settings, scene, costs, judged), tell)
     with replacing(settings.out) as file:
         file.write(found.data)
     plain = len(splats.means) * 4 * (14 + 3 * splats.sh.shape[1])
@@ -109,11 +90,12 @@ def compress_scene(settings: "Compress") -> Path:
         f"scene's own pictures, {time.monotonic() - begun:.0f} s; decoded and compared"
     )
     if scene.views is not None:
-        from lumefield.apps._export_job import scores
+        from lumefield.apps._scene_io import make_draw
         from lumefield.codecs.scene import decode_scene
 
-        for line in scores(scene, scene.views.test(), decode_scene(found.data)[0]).lines():
-            say.line(line.replace("field", "scene").replace("splats", "decoded"))
+        draw = make_draw(decode_scene(found.data)[0], background=scene.background)
+        for line in losses(scene, scene.views, draw):
+            say.line(line)
     return settings.out
 
 
@@ -155,61 +137,9 @@ def _cameras(scene: "Scene") -> tuple[Views, Views]:
     return seen, judged if len(judged) else seen
 
 
-def _searched(
-    settings: "Compress",
-    scene: "Scene",
-    costs: "Canonical",
-    judged: Views,
-    tell: Callable[[str, float], None],
-) -> _Try:
-    """The encoding that is wanted, by the secant method over the logarithm of the price."""
-    attempt = _attempts(settings, scene, costs, judged)
-    if settings.bytes is None:
-        goal, slope = _wanted_psnr(settings, scene), _SLOPE
-
-        def value(made: _Try) -> float:
-            return made.psnr
-    else:
-        goal, slope = 100 * math.log(settings.bytes), 100 * _FIRST_SIZE
-
-        def value(made: _Try) -> float:
-            return 100 * math.log(len(made.data)) + 0.5  # rather a little too small
-
-    near, tried = _NEAR if settings.bytes is None else 1.0, list[_Try]()
-    price = _FIRST_PRICE
-    for k in range(_TRIES):
-        tell("searching", k / _TRIES)
-        tried.append(attempt(price))
-        ordered = sorted(tried, key=lambda made: abs(value(made) - goal))
-        if abs(value(ordered[0]) - goal) <= near:
-            break
-        below = [made for made in tried if value(made) > goal]
-        above = [made for made in tried if value(made) <= goal]
-        if below and above:
-            a, b = max(below, key=lambda m: m.price), min(above, key=lambda m: m.price)
-            share = (goal - value(a)) / (value(b) - value(a))
-            share = min(max(share, 0.05), 0.95)
-            price = a.price * (b.price / a.price) ** share
-        else:
-            step = (goal - value(tried[-1])) / slope
-            price = tried[-1].price * math.exp(min(max(step, -4.0), 4.0))
-    best = min(tried, key=lambda made: abs(value(made) - goal))
-    if settings.bytes is not None:
-        fitting = [made for made in tried if len(made.data) <= 1.02 * settings.bytes]
-        best = max(fitting or tried[:1], key=lambda made: len(made.data))
-    if settings.bytes is not None and abs(len(best.data) / settings.bytes - 1) > _REACH:
-        small = min(len(made.data) for made in tried)
-        large = max(len(made.data) for made in tried)
-        raise InputError(
-            f"--bytes {settings.bytes:g}: this scene takes from {small:,} to {large:,} bytes; ask "
-            "for a size between"
-        )
-    return best
-
-
 def _attempts(
     settings: "Compress", scene: "Scene", costs: "Canonical", judged: Views
-) -> Callable[[float], _Try]:
+) -> Callable[[float], Try]:
     from lumefield.apps._scene_io import make_draw, to_bytes
     from lumefield.codecs.scene import Canonical, decode_scene, encode_scene, kept
 
@@ -222,7 +152,7 @@ def _attempts(
 
     own = pictures(splats)
 
-    def attempt(price: float) -> _Try:
+    def attempt(price: float) -> Try:
         keep = kept(costs, price)
         keep[np.argmax(costs.colours[:, 0].sum(1))] = True
         part = Canonical(*(x[keep] for x in costs))
@@ -231,22 +161,7 @@ def _attempts(
             float(np.mean((a - b) ** 2))
             for a, b in zip(pictures(decode_scene(data)[0]), own, strict=True)
         ]
-        psnr = [10 * math.log10(255**2 / e) if e > 0 else _BEST for e in errors]
-        return _Try(price, data, int(keep.sum()), float(np.mean(np.minimum(psnr, _BEST))))
+        psnr = [10 * math.log10(255**2 / e) if e > 0 else BEST for e in errors]
+        return Try(price, data, int(keep.sum()), float(np.mean(np.minimum(psnr, BEST))))
 
     return attempt
-
-
-def _wanted_psnr(settings: "Compress", scene: "Scene") -> float:
-    """PSNR against the scene's own pictures, dB.
-
-    Errors of the coding and of the scene are independent, so that squared errors add up.
-    """
-    from lumefield.apps._scene_io import read_json
-
-    if settings.psnr is not None:
-        return settings.psnr
-    known = read_json(scene.run / "metrics.json").get("psnr") if scene.run else None
-    psnr = float(known) if isinstance(known, int | float) and 5 < known < 60 else _ASSUMED
-    loss = LOSS if settings.psnr_loss is None else settings.psnr_loss
-    return psnr - 10 * math.log10(10 ** (loss / 10) - 1)

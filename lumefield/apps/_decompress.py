@@ -1,4 +1,4 @@
-"""``lumefield decompress``: the picture or video of a ``.lume`` file."""
+"""``lumefield decompress``: the picture, video or scene of a ``.lume`` file."""
 
 import math
 from dataclasses import dataclass
@@ -21,7 +21,8 @@ class Decompress:
     """The .lume file."""
     out: Path
     """Picture to write: .png, .tif, .jpg, .webp, or .exr and .hdr for linear light. Video: .mp4
-    (H.264, near lossless), .mkv (FFV1, lossless) or .y4m (raw), or a folder for PNGs."""
+    (H.264, near lossless), .mkv (FFV1, lossless) or .y4m (raw), or a folder for PNGs. Gaussians:
+    a splat file (.ply .spz .sog ...). Radiance field: a folder, which is a SCENE then."""
     frames: str | None = None
     """Video: FIRST:LAST, the frames to write; only the groups that hold them are decoded."""
     overwrite: bool = False
@@ -56,6 +57,10 @@ def decompress(settings: Decompress) -> Path:
         return decompress_film(settings, data)
     if holds == "splats":
         return decompress_scene(settings, data)
+    if holds == "field":
+        from lumefield.apps._compress_field import decompress_field
+
+        return decompress_field(settings, data)
     if settings.frames is not None:
         raise InputError(f"--frames: {settings.input} is not a video; leave it out")
     planes, container = decode_image(data, settings.backend, source=str(settings.input))

@@ -21,7 +21,7 @@ from lumefield.apps._mesh_photos import pictures_of
 from lumefield.apps._mesh_texture import textured
 from lumefield.apps._paths import around_points, world_up
 from lumefield.apps._progress import CaptureBar, Say, StepBar
-from lumefield.apps._scene_io import Scene, make_draw, scene_draw, to_bytes
+from lumefield.apps._scene_io import Draw, Scene, make_draw, scene_draw, to_bytes
 from lumefield.apps._views import Views
 from lumefield.codecs.formats import Splats, load_splats
 from lumefield.errors import RunError
@@ -52,7 +52,8 @@ def write_baked(settings: Export, scene: Scene) -> Path:
     say.line(f"baked {len(splats.means):,} Gaussians of {field.recipe.method}, {took:.0f} s")
     as_is = settings.place == Place() and suffix_of(settings) != ".html"
     written = load_splats(settings.out) if as_is else splats
-    for line in scores(scene, views.test(), written).lines():
+    drawn = make_draw(written, background=scene.background)
+    for line in scores(scene, views.test(), drawn).lines():
         say.line(line)
     return settings.out
 
@@ -96,13 +97,13 @@ class Scores:
         return found
 
 
-def scores(scene: Scene, views: Views, splats: Splats) -> Scores:
-    """Score Gaussians, as a file holds them, against the field and the photos it was made from."""
+def scores(scene: Scene, views: Views, other: Draw) -> Scores:
+    """Score what a file holds against the scene and the photos it was made from."""
     if not len(views):
         return Scores(0, None, None, None)
-    of_field, of_splats = scene_draw(scene), make_draw(splats, background=scene.background)
-    drawn = [to_bytes(of_field(views.pick([k])).rgb) for k in range(len(views))]
-    baked = [to_bytes(of_splats(views.pick([k])).rgb) for k in range(len(views))]
+    own = scene_draw(scene)
+    drawn = [to_bytes(own(views.pick([k])).rgb) for k in range(len(views))]
+    baked = [to_bytes(other(views.pick([k])).rgb) for k in range(len(views))]
     faithful = score_views(baked, drawn, views.names)["psnr"]
     truths = _truths(scene, views)
     if truths is None:

@@ -97,11 +97,7 @@ def save_radiance(
     Raises:
         InputError: If the folder cannot be written.
     """
-    from safetensors.numpy import save
-
-    from lumefield.codecs.formats import replacing
-
-    arrays = {k: v for k, v in state_arrays(_alone(scene)).items() if k.startswith("scene.")}
+    arrays = scene_arrays(scene)
     points, colours = _surface(recipe, scene, occupied, frame, photos)
     arrays |= {"points": points, "colours": colours}
     facts: dict[str, Any] = {
@@ -113,10 +109,7 @@ def save_radiance(
     if occupied is not None:
         arrays["occupied"] = np.packbits(np.asarray(occupied).reshape(-1))
         facts["occupied"] = list(occupied.shape)
-    ordered = {name: np.asarray(value, order="C") for name, value in arrays.items()}
-    data = save(ordered, metadata={"lumefield": json.dumps(facts)})
-    with replacing(path) as file:
-        file.write(data)
+    write_field(path, facts, arrays)
 
 
 def load_radiance(path: Path) -> Radiance:
@@ -126,11 +119,35 @@ def load_radiance(path: Path) -> Radiance:
         RunError: If there is no such file.
         FormatError: If it is damaged, or made by a newer version.
     """
-    facts, arrays = read_field(path)
+    return radiance_of(*read_field(path), path)
+
+
+def radiance_of(facts: dict[str, Any], arrays: dict[str, NDArray[Any]], path: Path) -> Radiance:
+    """The field of a header and arrays that were read from a file.
+
+    Raises:
+        FormatError: If they do not make one.
+    """
     try:
         return _read(facts, arrays)
     except (ValueError, KeyError, TypeError, RunError) as error:
         raise damaged(path, error) from None
+
+
+def write_field(path: Path, facts: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> None:
+    """Write header and arrays, whole or not at all.
+
+    Raises:
+        InputError: If the folder cannot be written.
+    """
+    from safetensors.numpy import save
+
+    from lumefield.codecs.formats import replacing
+
+    ordered = {name: np.asarray(value, order="C") for name, value in arrays.items()}
+    data = save(ordered, metadata={"lumefield": json.dumps(facts)})
+    with replacing(path) as file:
+        file.write(data)
 
 
 def _read(facts: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Radiance:
@@ -182,6 +199,11 @@ def _read(facts: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Radiance:
     )
 
 
+def scene_arrays(scene: RadianceScene) -> dict[str, NDArray[Any]]:
+    """The leaves of a scene by path, as the file names them."""
+    return {k: v for k, v in state_arrays(_alone(scene)).items() if k.startswith("scene.")}
+
+
 def _alone(scene: Any) -> TrainState:  # noqa: ANN401
     """The scene in a state with nothing else, for the names and checks of checkpoints."""
     return TrainState(scene=scene, opt=(), aux=(), key=jax.random.key(0), step=jnp.int32(0))
@@ -199,14 +221,32 @@ def _surface(
     which = np.asarray(photos.train)[rng.integers(0, len(photos.train), _SURFACE)]
     pixel = rng.random((_SURFACE, 2)) * photos.sizes[which]
     poses = frame.inward(photos.world_from_cam)[which]
-    xy = (pixel - photos.centre[which]) / photos.focal[which]
-    local = np.concatenate([xy, np.ones((_SURFACE, 1))], 1)
-    local /= np.linalg.norm(local, axis=1, keepdims=True)
-    origin = poses[:, :, 3].astype(np.float32)
-    direction = np.einsum("nij,nj->ni", poses[:, :, :3], local).astype(np.float32)
-    radius = (local[:, 2] * 2 / 12**0.5 / photos.focal[which].mean(1)).astype(np.float32)
+    origin, direction, radius = pixel_rays(poses, photos.focal[which], photos.centre[which], pixel)
     rgb, distance, opacity = draw_rays(recipe, scene, occupied, origin, direction, radius)
     at = frame.outward_points((origin + distance[:, None] * direction).astype(np.float64))
     hit = (opacity > 0.5) & np.isfinite(at).all(1)
     colours = np.clip(rgb[hit] * 255 + 0.5, 0, 255).astype(np.uint8)
     return at[hit].astype(np.float32), colours
+
+
+def pixel_rays(
+    poses: NDArray[np.float64],
+    focal: NDArray[np.float64],
+    centre: NDArray[np.float64],
+    pixel: NDArray[np.float64],
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    """Origins (n, 3), unit directions (n, 3) and radii (n,) of the cones through pixels.
+
+    Args:
+        poses: (n, 3, 4) in the training frame.
+        focal: (n, 2) pixels.
+        centre: (n, 2) pixels.
+        pixel: (n, 2) pixels.
+    """
+    xy = (pixel - centre) / focal
+    local = np.concatenate([xy, np.ones((len(xy), 1))], 1)
+    local /= np.linalg.norm(local, axis=1, keepdims=True)
+    direction = np.einsum("nij,nj->ni", poses[:, :, :3], local)
+    radius = local[:, 2] * 2 / 12**0.5 / focal.mean(1)
+    origin = poses[:, :, 3].astype(np.float32)
+    return origin, direction.astype(np.float32), radius.astype(np.float32)

@@ -87,19 +87,23 @@ def _nerf(quality: str, near: float, levels: int) -> Recipe:
 
 
 def _mipnerf360(quality: str, near: float, levels: int) -> Recipe:
+    """Few rays a step: in 85 s 128 score 3.4 dB above 1024, and at four times the rate 1.5 more.
+
+    (Fox at 1/4 size, drawn at a quarter of that.)
+    """
     del levels
-    steps = {"draft": 1_500, "standard": 5_000, "best": 20_000}[quality]
+    steps = {"draft": 5_000, "standard": 22_000, "best": 90_000}[quality]
     return Recipe(
         method="mipnerf360",
         steps=steps,
-        chunk=20,
-        rays=1024,
-        sampling=Sampling("proposed", near, counts=(64, 32), cones=True),
-        rate=2e-3,
+        chunk=100,
+        rays=128,
+        sampling=Sampling("proposed", near, counts=(48, 32), cones=True),
+        rate=6e-3,
         rate_end=5e-5,
         distortion=0.003,
         factors=(1, 2, 4),
-        shares=(0.6, 0.25, 0.15),
+        shares=(0.5, 0.3, 0.2),
     )
 
 

@@ -136,26 +136,7 @@ def _resampled(
     anneal: Array | float,
     distortion: Array | float | None,
 ) -> Seen:
-    zero = jnp.zeros(rays.radius.shape, rays.radius.dtype)
-    keys = [None] * len(sampling.counts) if key is None else jax.random.split(key, 8)
-    edges = volume.stratified(zero, zero + 1, sampling.counts[0], keys[0])
-    rounds: list[tuple[Array, Array]] = []
-    coarse = None
-    for k, count in enumerate(sampling.counts[1:]):
-        x, cov, dt, t = _samples(sampling, rays, edges)
-        if sampling.way == "hierarchical":
-            sigma, features = field.coarse.density(x)
-            rgb = field.coarse.colour(features, rays.direction[None], _rows(rays.look))
-            out, left = render.composite_samples(sigma * dt, rgb)
-            coarse = jnp.concatenate([out, 1 - left[:, None]], -1)
-        else:
-            sigma = field.proposals(x, cov, k)
-        weights = volume.ray_weights(sigma * dt)
-        rounds.append((edges, weights))
-        sure = jax.lax.stop_gradient(weights)
-        edges = volume.importance(
-            edges, (sure + 1e-8) ** anneal, count, keys[k + 1], padding=sampling.padding
-        )
+    edges, rounds, coarse = _rounds(sampling, field, rays, key, anneal)
     if key is None and sampling.quarters:
         return _quartered(sampling, field, rays, edges)
     x, cov, dt, t = _samples(sampling, rays, edges)
@@ -182,6 +163,48 @@ def _resampled(
         coarse=coarse,
         cost=cost,
     )
+
+
+def _rounds(
+    sampling: Sampling,
+    field: Any,  # noqa: ANN401
+    rays: Rays,
+    key: PRNGKeyArray | None,
+    anneal: Array | float,
+) -> tuple[Array, list[tuple[Array, Array]], Array | None]:
+    """Edges of the last intervals, edges and weights of the rounds before, a coarse picture."""
+    zero = jnp.zeros(rays.radius.shape, rays.radius.dtype)
+    keys = [None] * len(sampling.counts) if key is None else jax.random.split(key, 8)
+    edges = volume.stratified(zero, zero + 1, sampling.counts[0], keys[0])
+    rounds: list[tuple[Array, Array]] = []
+    coarse = None
+    for k, count in enumerate(sampling.counts[1:]):
+        x, cov, dt, _ = _samples(sampling, rays, edges)
+        if sampling.way == "hierarchical":
+            sigma, features = field.coarse.density(x)
+            rgb = field.coarse.colour(features, rays.direction[None], _rows(rays.look))
+            out, left = render.composite_samples(sigma * dt, rgb)
+            coarse = jnp.concatenate([out, 1 - left[:, None]], -1)
+        else:
+            sigma = field.proposals(x, cov, k)
+        weights = volume.ray_weights(sigma * dt)
+        rounds.append((edges, weights))
+        sure = jax.lax.stop_gradient(weights)
+        edges = volume.importance(
+            edges, (sure + 1e-8) ** anneal, count, keys[k + 1], padding=sampling.padding
+        )
+    return edges, rounds, coarse
+
+
+def proposed_weights(
+    sampling: Sampling,
+    field: Any,  # noqa: ANN401
+    rays: Rays,
+) -> list[Array]:
+    """Weights (S, R) of the rounds that place samples; differentiable in the field."""
+    if sampling.way == "marched":
+        return []
+    return [weights for _, weights in _rounds(sampling, field, rays, None, 1.0)[1]]
 
 
 def _quartered(

@@ -109,14 +109,27 @@ def load_scene(path: Path) -> Scene:
     if not path.exists():
         raise InputError(f"{path}: no such file or folder; give a run folder or a splat file")
     if path.suffix.lower() == ".lume":
-        from lumefield.codecs.scene import decode_scene
-
-        return Scene(decode_scene(path.read_bytes(), source=str(path))[0], None, None, (0, 0, 0))
+        return _unpacked(path)
     if path.suffix.lower() not in SPLAT_SUFFIXES:
         raise InputError(
             f"{path}: not a scene; expected a run folder or one of .lume {' '.join(SPLAT_SUFFIXES)}"
         )
     return Scene(_finite(load_splats(path)), None, None, (0.0, 0.0, 0.0))
+
+
+def _unpacked(path: Path) -> Scene:
+    """The scene of a ``.lume`` file."""
+    from lumefield.codecs.families import decode_field
+    from lumefield.codecs.neural import Container
+    from lumefield.codecs.scene import decode_scene
+
+    data = path.read_bytes()
+    if Container.holds(data) != "field":
+        return Scene(decode_scene(data, source=str(path))[0], None, None, (0, 0, 0))
+    from lumefield.apps._radiance_io import radiance_of
+
+    found = radiance_of(*decode_field(data, str(path)), path)
+    return Scene(found, None, None, found.background)
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -36,7 +36,8 @@ METHODS: dict[str, Prepare] = {
 }
 """Word of ``--method`` -> what sets it to work."""
 _SAVE_STEPS = 200
-_WATCH_STEPS = 500
+_WATCH_STEPS, _WATCH_SHARE = 500, 0.1
+"""Steps between two looks at held-out views, and their most share of the time of training."""
 
 
 @dataclass(frozen=True)
@@ -138,13 +139,15 @@ class Session:
         psnr = float(np.mean(chunk.metrics["psnr"]))
         line = {"psnr": round(psnr, 3), **self.job.facts(chunk.metrics, state)}
         last = chunk.step == self.job.steps
-        if self.capture.held_out and (chunk.step % _WATCH_STEPS == 0 or last):
+        rested = self.timings.get("watching", 0.0) <= _WATCH_SHARE * self.keeper.seconds
+        if self.capture.held_out and (last or (chunk.step % _WATCH_STEPS == 0 and rested)):
             line["held_out_psnr"] = round(self._watched_psnr(), 3)
         return line, f"{psnr:.2f} dB  {self.job.count(state):,} {self.job.noun}"
 
     # -- views -------------------------------------------------------------------------------
 
     def _watched_psnr(self) -> float:
+        start = time.perf_counter()
         every = max(1, len(self.capture.held_out) // self.job.watched)
         some = tuple(self.capture.held_out)[::every][: self.job.watched]
         pictures, truths = self._held_out(some)
@@ -152,6 +155,8 @@ class Session:
             np.mean((a.astype(np.float32) - b) ** 2) / 255**2
             for a, b in zip(pictures, truths, strict=True)
         ]
+        spent = self.timings.get("watching", 0.0) + time.perf_counter() - start
+        self.timings["watching"] = round(spent, 2)
         return float(np.mean([-10 * np.log10(max(e, 1e-10)) for e in errors]))
 
     def _held_out(

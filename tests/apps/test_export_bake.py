@@ -21,7 +21,7 @@ from lumefield.apps._bake_views import (
 )
 from lumefield.apps._export_job import Scores, scores, write_baked
 from lumefield.apps._export_settings import Export
-from lumefield.apps._scene_io import Scene, to_bytes
+from lumefield.apps._scene_io import Scene, make_draw, to_bytes
 from lumefield.codecs.formats import load_splats
 from lumefield.errors import RunError
 from tests.apps.bake_cases import SIZE, around_painted, ball, cameras, colour, painted
@@ -185,7 +185,7 @@ def test_export_bakes_a_field_and_says_what_was_lost(tmp_path: Path, capsys):
     assert splats.sh.shape[1] == 1
     away = np.linalg.norm(splats.means - np.array([1, 2, 3]), axis=1)
     assert abs(np.median(away) - 2) < 0.2
-    found = scores(scene, views.test(), splats)
+    found = scores(scene, views.test(), make_draw(splats))
     assert found.field is not None
     assert found.splats is not None
     assert found.faithful is not None
@@ -195,7 +195,7 @@ def test_export_bakes_a_field_and_says_what_was_lost(tmp_path: Path, capsys):
 
 def test_without_held_out_views_nothing_is_scored(tmp_path: Path):
     scene = Scene(painted(), around_painted(), tmp_path, (0, 0, 0))
-    nothing = scores(scene, around_painted().pick([]), load_splats_of_one())
+    nothing = scores(scene, around_painted().pick([]), make_draw(load_splats_of_one()))
     assert nothing.lines() == ["no held-out views, so nothing was scored"]
     assert len(Scores(2, None, None, 30.0).lines()) == 1
 

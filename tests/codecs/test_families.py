@@ -17,7 +17,8 @@ from lumefield.codecs.families._compress import psnr_of
 from lumefield.codecs.families._decode import network_planes, planes_of, whole_of
 from lumefield.codecs.families._float import FloatOps
 from lumefield.codecs.families._ops import Whole
-from lumefield.codecs.families._stream import Network, code_of, network_chunk, read_network
+from lumefield.codecs.families._stream import Network, network_chunk, read_network
+from lumefield.codecs.families._tensors import code_of
 from lumefield.codecs.neural import Picture, decode_image, decode_video
 from lumefield.codecs.neural._container import IMAGE, NETWORK_CHUNK, Chunk, pack, unpack
 from lumefield.codecs.neural._decoders import Backend, Planes

@@ -57,7 +57,8 @@ def test_layouts_have_the_parameters_that_the_bytes_pay_for(family: Family, size
     layout = family.checked(family.layout(picture, size))
     assert family.count(layout) == pytest.approx(8 * size / family.recipe.bits, rel=0.15)
     assert all(
-        low <= n <= high for n, (_, low, high) in zip(layout.numbers, family.numbers, strict=True)
+        number.low <= n <= number.high
+        for n, number in zip(layout.numbers, family.numbers, strict=True)
     )
 
 

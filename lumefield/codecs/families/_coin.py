@@ -7,13 +7,12 @@ the quantiser and entropy coder of this package instead of being stored as 16-bi
 see random pixels instead of all of them.
 """
 
-import itertools
-
-from lumefield.codecs.families._family import Family, Layout, Number, Recipe, Shapes, searched
-from lumefield.codecs.families._ops import Ops, Parameters, Tensor
+from lumefield.codecs.families._family import Family, Layout, Number, Recipe, searched
+from lumefield.codecs.families._ops import Ops, Parameters, Shapes, Tensor
 from lumefield.codecs.families._siren import (
     pixels_of,
     siren_forward,
+    siren_macs,
     siren_shapes,
     siren_sizes,
     siren_start,
@@ -26,44 +25,32 @@ _DEEP_FROM = 6000
 """Parameters from which ten layers are taken."""
 
 
-def sizes(layout: Layout) -> list[int]:
-    """Units of all layers."""
+def _sizes(layout: Layout) -> list[int]:
     depth, width = layout.numbers
     return siren_sizes(layout.picture.channels, depth, width)
 
 
-def shapes(layout: Layout) -> Shapes:
-    """Tensors of the file."""
-    return siren_shapes(sizes(layout))
+def _shapes(layout: Layout) -> Shapes:
+    return siren_shapes(_sizes(layout))
 
 
-def parameter_count(layout: Layout) -> int:
-    """Numbers in all tensors."""
-    units = sizes(layout)
-    return sum((n + 1) * m for n, m in itertools.pairwise(units))
+def _start(key: Tensor, layout: Layout) -> dict[str, Tensor]:
+    return siren_start(key, _sizes(layout))
 
 
-def start(key: Tensor, layout: Layout) -> dict[str, Tensor]:
-    """First values."""
-    return siren_start(key, sizes(layout))
-
-
-def forward(ops: Ops, parameters: Parameters, layout: Layout, inputs: Tensor) -> Tensor:
-    """(n, channels) values of pixels."""
+def _forward(ops: Ops, parameters: Parameters, layout: Layout, inputs: Tensor) -> Tensor:
     return siren_forward(ops, parameters, layout.numbers[0], ops.input(inputs))
 
 
-def macs(layout: Layout) -> float:
-    """Multiplications per pixel."""
-    units = sizes(layout)
-    return float(sum(n * m for n, m in itertools.pairwise(units)))
+def _macs(layout: Layout) -> float:
+    return siren_macs(_sizes(layout))
 
 
 def _layout(picture: Picture, size: float) -> Layout:
     wanted = 8 * size / RECIPE.bits
     depth = _DEEP if wanted > _DEEP_FROM else _SHALLOW
     widths = [(depth, width) for width in range(4, MAX_WIDTH + 1)]
-    return searched(picture, widths, wanted, parameter_count)
+    return searched(picture, widths, wanted, COIN.count)
 
 
 RECIPE = Recipe(rate=4e-3, batch=1 << 14, probe=1 << 15, steps=3000, bits=8.0)
@@ -75,10 +62,10 @@ COIN = Family(
     identity=1,
     numbers=(Number("depth", 1, 16), Number("width", 1, MAX_WIDTH)),
     layout=_layout,
-    shapes=shapes,
-    start=start,
+    shapes=_shapes,
+    start=_start,
     inputs=pixels_of,
-    forward=forward,
-    macs=macs,
+    forward=_forward,
+    macs=_macs,
     recipe=RECIPE,
 )

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lumefield.codecs.families._family import Family, Layout, Number, Recipe, Shapes, searched
-from lumefield.codecs.families._ops import Ops, Parameters, Tensor, Whole, features
+from lumefield.codecs.families._family import Family, Layout, Number, Recipe, searched
+from lumefield.codecs.families._ops import Ops, Parameters, Shapes, Tensor, Whole, features
 from lumefield.codecs.families._siren import siren_shapes, siren_sizes
 from lumefield.codecs.neural._container import Picture
 
@@ -54,12 +54,10 @@ def _shapes(layout: Layout) -> Shapes:
 
 
 def _start(key: Tensor, layout: Layout) -> dict[str, Tensor]:
-    import jax
     import jax.numpy as jnp
 
     del key
-    zero = jnp.zeros((), jnp.float32)
-    return {name: jax.numpy.broadcast_to(zero, shape) for name, shape in _shapes(layout).items()}
+    return {name: jnp.zeros(shape, jnp.float32) for name, shape in _shapes(layout).items()}
 
 
 def _inputs(layout: Layout) -> NDArray[np.float32]:
@@ -120,13 +118,8 @@ def _macs(layout: Layout) -> float:
 
 
 def _layout(picture: Picture, size: float) -> Layout:
-    down, across = patches(picture)
     counts = [(count,) for count in range(2, COMPONENTS + 1)]
-
-    def numbers(layout: Layout) -> int:
-        return layout.numbers[0] * down * across
-
-    return searched(picture, counts, 8 * size / RECIPE.bits, numbers)
+    return searched(picture, counts, 8 * size / RECIPE.bits, COINPP.count)
 
 
 RECIPE = Recipe(rate=1.5e-1, batch=1 << 14, probe=1 << 15, steps=600, bits=3.5)

@@ -11,7 +11,7 @@ and the first block is one convolution; otherwise as ``_nerv``.
 import numpy as np
 from numpy.typing import NDArray
 
-from lumefield.codecs.families._family import Family, Layout, Number, Recipe, Shapes, searched
+from lumefield.codecs.families._family import Family, Layout, Number, Recipe, searched
 from lumefield.codecs.families._frames import (
     HEAD,
     SAMPLES,
@@ -30,7 +30,7 @@ from lumefield.codecs.families._frames import (
     times,
     usual_gain,
 )
-from lumefield.codecs.families._ops import Ops, Parameters, Tensor
+from lumefield.codecs.families._ops import Ops, Parameters, Shapes, Tensor
 from lumefield.codecs.neural._container import Picture
 
 TIMES, PLACES = 20, 8

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lumefield.codecs.families._ops import Ops, Parameters, Tensor, Whole
+from lumefield.codecs.families._ops import Ops, Parameters, Shapes, Tensor, Whole
 from lumefield.codecs.neural._container import Picture
 from lumefield.errors import FormatError
 
@@ -17,7 +17,6 @@ MAX_PIXELS, MAX_FRAMES = 1 << 24, 1 << 15
 """Of a picture or frame, and of a video: so that a decoder's memory stays below 1 GB."""
 MAX_LOAD = 1 << 27
 """Pixels of a frame times the largest number of a layout, such as channels."""
-Shapes = dict[str, tuple[int, ...]]
 
 
 class Number(NamedTuple):
@@ -26,6 +25,8 @@ class Number(NamedTuple):
     name: str
     low: int
     high: int
+    wide: bool = True
+    """Whether so many values may be held at once for each pixel of a frame."""
 
 
 class Layout(NamedTuple):
@@ -114,7 +115,7 @@ class Family:
                 )
         if layout.picture.channels not in self.channels:
             raise FormatError(f"{self.name} with {layout.picture.channels} channels, expected RGB")
-        fault = _too_large(layout) if self.content == "video" else _too_wide(layout.picture)
+        fault = _too_wide(layout.picture) or self._too_large(layout)
         if fault:
             raise FormatError(f"{self.name} of {fault}; make it smaller")
         count = self.count(layout)
@@ -126,6 +127,14 @@ class Family:
         """Parameters in the file."""
         return sum(int(np.prod(shape, dtype=np.int64)) for shape in self.shapes(layout).values())
 
+    def _too_large(self, layout: Layout) -> str:
+        """What of the activations of a frame is too large, or ""; pictures are drawn in parts."""
+        picture, pairs = layout.picture, zip(self.numbers, layout.numbers, strict=True)
+        most = max(value for number, value in pairs if number.wide)
+        if self.content == "image" or picture.rows * picture.columns * most <= MAX_LOAD:
+            return ""
+        return f"{most} for frames of {picture.columns} x {picture.rows}, expected 2^27 in all"
+
 
 def _too_wide(picture: Picture) -> str:
     """What of a picture is too large, or ""."""
@@ -134,13 +143,6 @@ def _too_wide(picture: Picture) -> str:
     if picture.frames > MAX_FRAMES:
         return f"{picture.frames} frames, expected at most {MAX_FRAMES}"
     return ""
-
-
-def _too_large(layout: Layout) -> str:
-    picture, most = layout.picture, max(layout.numbers)
-    if picture.rows * picture.columns * most > MAX_LOAD:
-        return f"{most} for frames of {picture.columns} x {picture.rows}, expected 2^27 in all"
-    return _too_wide(picture)
 
 
 def searched(

@@ -12,10 +12,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from lumefield.codecs.families._family import Layout, Shapes
+from lumefield.codecs.families._family import Layout
 from lumefield.codecs.families._ops import (
     Ops,
     Parameters,
+    Shapes,
     Tensor,
     encode_position,
     features,

@@ -12,7 +12,7 @@ most of the time, and so all stages have the same channels; otherwise as ``_nerv
 import numpy as np
 from numpy.typing import NDArray
 
-from lumefield.codecs.families._family import Family, Layout, Number, Recipe, Shapes, searched
+from lumefield.codecs.families._family import Family, Layout, Number, Recipe, searched
 from lumefield.codecs.families._frames import (
     CELL,
     HEAD,
@@ -28,7 +28,7 @@ from lumefield.codecs.families._frames import (
     started,
     usual_gain,
 )
-from lumefield.codecs.families._ops import Ops, Parameters, Tensor
+from lumefield.codecs.families._ops import Ops, Parameters, Shapes, Tensor
 from lumefield.codecs.neural._container import Picture
 
 LEVELS = 3
@@ -150,7 +150,7 @@ HINERV = Family(
     identity=20,
     numbers=(
         Number("width", 1, MAX_WIDTH),
-        Number("moments", 1, _MOST_MOMENTS),
+        Number("moments", 1, _MOST_MOMENTS, wide=False),
         Number("base channels", 1, 32),
     ),
     layout=_layout,

@@ -10,7 +10,7 @@ weights are; otherwise as ``_nerv``.
 import numpy as np
 from numpy.typing import NDArray
 
-from lumefield.codecs.families._family import Family, Layout, Number, Recipe, Shapes, searched
+from lumefield.codecs.families._family import Family, Layout, Number, Recipe, searched
 from lumefield.codecs.families._frames import (
     HEAD,
     SAMPLES,
@@ -26,7 +26,7 @@ from lumefield.codecs.families._frames import (
     started,
     usual_gain,
 )
-from lumefield.codecs.families._ops import Ops, Parameters, Tensor
+from lumefield.codecs.families._ops import Ops, Parameters, Shapes, Tensor
 from lumefield.codecs.neural._container import Picture
 
 KERNELS = (1, 3, 5)

@@ -28,6 +28,8 @@ Tensor: TypeAlias = Any
 """An array of either side, or a parameter."""
 Module: TypeAlias = Any
 """numpy or jax.numpy."""
+Shapes = dict[str, tuple[int, ...]]
+"""Of the tensors of a network by name, in the order of the file."""
 FRACTION = 16
 ONE = float(1 << FRACTION)
 LIMIT = float(1 << 24)

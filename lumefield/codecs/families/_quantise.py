@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lumefield.codecs.families._ops import MAX_BITS, MAX_WEIGHT, Whole
-from lumefield.codecs.families._stream import code_of
+from lumefield.codecs.families._tensors import code_of
 
 _FINEST = 10
 """Bits of a standard deviation, at most."""

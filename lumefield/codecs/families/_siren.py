@@ -11,8 +11,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from lumefield.codecs.families._family import Layout, Shapes
-from lumefield.codecs.families._ops import Ops, Parameters, Tensor, pixel_grid
+from lumefield.codecs.families._family import Layout
+from lumefield.codecs.families._ops import Ops, Parameters, Shapes, Tensor, pixel_grid
 
 OMEGA = 30.0
 
@@ -56,18 +56,15 @@ def pixels_of(layout: Layout) -> NDArray[np.float32]:
     return pixel_grid(layout.picture.rows, layout.picture.columns)
 
 
-def siren_forward(
-    ops: Ops,
-    parameters: Parameters,
-    depth: int,
-    x: Tensor,
-    shifts: list[Tensor] | None = None,
-) -> Tensor:
-    """Values of (n, ...) activations; ``shifts`` replace the biases of the sine layers."""
+def siren_macs(sizes: list[int]) -> float:
+    """Multiplications per pixel."""
+    return float(sum(n * m for n, m in itertools.pairwise(sizes)))
+
+
+def siren_forward(ops: Ops, parameters: Parameters, depth: int, x: Tensor) -> Tensor:
+    """Values of (n, inputs) activations."""
     weights = [parameters[f"w{i}"] for i in range(depth + 1)]
     biases = [parameters[f"b{i}"] for i in range(depth + 1)]
-    if shifts is not None:
-        biases = [*shifts, biases[-1]]
     half = np.float32(0.5)
     value = ops.siren(x, weights, biases)
     return ops.add(value, ops.input(np.full(1, half)))

@@ -9,15 +9,14 @@ nothing is meta-learned, so this is their "basic" row, which took longer to fit 
 learned start and ended a little below it.
 """
 
-import itertools
-
 import numpy as np
 
-from lumefield.codecs.families._family import Family, Layout, Number, Recipe, Shapes, searched
-from lumefield.codecs.families._ops import Ops, Parameters, Tensor
+from lumefield.codecs.families._family import Family, Layout, Number, Recipe, searched
+from lumefield.codecs.families._ops import Ops, Parameters, Shapes, Tensor
 from lumefield.codecs.families._siren import (
     pixels_of,
     siren_forward,
+    siren_macs,
     siren_shapes,
     siren_sizes,
     siren_start,
@@ -40,10 +39,6 @@ def _shapes(layout: Layout) -> Shapes:
     return siren_shapes(_sizes(layout))
 
 
-def _count(layout: Layout) -> int:
-    return sum((n + 1) * m for n, m in itertools.pairwise(_sizes(layout)))
-
-
 def _start(key: Tensor, layout: Layout) -> dict[str, Tensor]:
     return siren_start(key, _sizes(layout), first=FIRST)
 
@@ -62,12 +57,12 @@ def encoded(ops: Ops, x: Tensor) -> Tensor:
 
 
 def _macs(layout: Layout) -> float:
-    return float(sum(n * m for n, m in itertools.pairwise(_sizes(layout))) + 2 * COUNT)
+    return siren_macs(_sizes(layout)) + 2 * COUNT
 
 
 def _layout(picture: Picture, size: float) -> Layout:
     widths = [(DEPTH, width) for width in range(4, MAX_WIDTH + 1)]
-    return searched(picture, widths, 8 * size / RECIPE.bits, _count)
+    return searched(picture, widths, 8 * size / RECIPE.bits, STRUMPLER.count)
 
 
 FIRST = 1.0

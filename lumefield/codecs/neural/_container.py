@@ -19,8 +19,8 @@ Numbers are little-endian; ``varint`` is LEB128 (7 bits a byte, low first, at mo
         varint  frame rate, denominator
         4       CRC-32 of all bytes before
     chunk, as many as follow
-        1       type: 1 picture, 2 index, 3 name, 4 metadata, 5 audio, 6 splats, 7 network;
-                others are skipped
+        1       type: 1 picture, 2 index, 3 name, 4 metadata, 5 audio, 6 splats, 7 network,
+                8 field, 9 integers of a field; others are skipped
         varint  length of the data
         ...     data
         4       CRC-32 of type, length and data
@@ -48,7 +48,7 @@ MAGIC = b"LUME"
 VERSION = 2
 IMAGE, VIDEO, SPLATS, FIELD = 1, 2, 3, 4
 PICTURE_CHUNK, INDEX_CHUNK, NAME_CHUNK, METADATA_CHUNK, AUDIO_CHUNK = 1, 2, 3, 4, 5
-SPLATS_CHUNK, NETWORK_CHUNK = 6, 7
+SPLATS_CHUNK, NETWORK_CHUNK, FIELD_CHUNK, INTEGERS_CHUNK = 6, 7, 8, 9
 SRGB = (1, 13, 0)
 """H.273 code points of RGB with sRGB primaries and transfer (IEC 61966-2-1)."""
 _CONTENTS = (IMAGE, VIDEO, SPLATS, FIELD)

@@ -63,9 +63,13 @@ class Decoder:
         """
         state = self.states[lanes]
         low = state & 0xFFFF
-        index = (table <= low[:, None]).sum(axis=1) - 1
-        start = np.take_along_axis(table, index[:, None], 1)[:, 0].astype(np.int64)
-        stop = np.take_along_axis(table, index[:, None] + 1, 1)[:, 0].astype(np.int64)
+        if table.ndim == 1:
+            index = np.searchsorted(table, low, side="right") - 1
+            start, stop = (table[index + k].astype(np.int64) for k in (0, 1))
+        else:
+            index = (table <= low[:, None]).sum(axis=1) - 1
+            start = np.take_along_axis(table, index[:, None], 1)[:, 0].astype(np.int64)
+            stop = np.take_along_axis(table, index[:, None] + 1, 1)[:, 0].astype(np.int64)
         state = (stop - start) * (state >> 16) + low - start
         count = (state < 1 << LOW).astype(np.int64) + (state < 1 << (LOW - 8))
         ends = np.cumsum(count)

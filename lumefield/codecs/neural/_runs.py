@@ -59,6 +59,15 @@ def decode_run(decoder: Decoder, tables: NDArray[np.int32], rows: Ints) -> Ints:
     return found
 
 
+def decode_alike(decoder: Decoder, table: NDArray[np.int32], count: int) -> Ints:
+    """Decode symbols that all have one row of a table, lane after lane."""
+    lanes, found = len(decoder.states), np.zeros(count, np.int64)
+    for first in range(0, count, lanes):
+        size = min(lanes, count - first)
+        found[first : first + size] = decoder.choose(table, np.arange(size))
+    return found
+
+
 def unfolded(excess: Ints) -> Ints:
     """Numbers >= 0 as the signed numbers of Exp-Golomb: 0 -1 1 -2 ..."""
     return np.where(excess & 1, -(excess + 1) // 2, excess // 2)

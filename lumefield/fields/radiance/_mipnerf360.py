@@ -2,7 +2,7 @@
 
 Barron et al., "Mip-NeRF 360: Unbounded Anti-Aliased Neural Radiance Fields", 2022. Sec. 2
 (contraction, by who renders), Sec. 3 (proposal network), Sec. 4 (losses, by who trains). We differ
-in the size (4 layers of 128 instead of 8 of 1024), in 6 instead of 21 directions of the encoding
+in the size (4 layers of 192 instead of 8 of 1024), in 6 instead of 21 directions of the encoding
 (the icosahedron without tessellation, so that the first layer stays small), and in one proposal
 network that serves both of its rounds, as in the paper.
 """
@@ -26,7 +26,7 @@ class MipNerf360(nnx.Module):
     def __init__(
         self,
         *,
-        width: int = 128,
+        width: int = 192,
         depth: int = 4,
         degrees: int = 10,
         proposal_width: int = 64,
