@@ -67,7 +67,7 @@ def small_plan(method: str, options: dict[str, Any]) -> Any:
             cone=1 / 32,
         )
         return dataclasses.replace(
-            recipe, rays=256, sampling=sampling, options=tuple(options.items())
+            recipe, chunk=20, rays=256, sampling=sampling, options=tuple(options.items())
         )
 
     return plan
