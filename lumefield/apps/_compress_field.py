@@ -24,8 +24,9 @@ from lumefield.apps._radiance_io import (
     scene_arrays,
     write_field,
 )
-from lumefield.apps._radiance_trace import Rays, proposed_weights, trace
-from lumefield.apps._scene_io import Picture, Scene
+from lumefield.apps._radiance_rays import Rays
+from lumefield.apps._radiance_trace import proposed_weights, trace
+from lumefield.apps._scene_io import Scene, scene_draw
 from lumefield.apps._views import Views
 from lumefield.codecs.families import decode_field, encode_field
 from lumefield.codecs.formats import replacing
@@ -40,14 +41,10 @@ _RAYS, _MARCHED = 1024, 2048
 _PASSES = 400
 _JUDGED = 1 << 15
 """Rays on which an encoding is judged."""
-_POINTS = 2000
+_POINTS = 1000
 """Points of the surface that are kept, for paths and boxes."""
-_POINT_STEPS = 4096
-"""Steps of a point's coordinate across the scene."""
 _PLACING = 0.1
 """What errors in the weights that only place samples cost, beside those of colours."""
-_ALWAYS = 1.0
-"""What an error in anything but the field itself costs: few numbers."""
 Floats = NDArray[np.float32]
 RayArrays = tuple[Floats, Floats, Floats]
 
@@ -77,7 +74,7 @@ def compress_field(settings: "Compress", scene: Scene, field: Radiance) -> Path:
     arrays = _thinned(arrays)
     with CaptureBar() as tell:
         costs = field_costs(field, _trained(scene.views), tell)
-        source = _Source(facts, arrays, {**costs, **_point_costs(arrays["points"])})
+        source = _Source(facts, arrays, costs)
         found = searched(settings, scene, _attempts(settings, source, field, scene.views), tell)
     with replacing(settings.out) as file:
         file.write(found.data)
@@ -88,7 +85,8 @@ def compress_field(settings: "Compress", scene: Scene, field: Radiance) -> Path:
         f"scene's own pictures, {time.monotonic() - begun:.0f} s; decoded and compared"
     )
     again = radiance_of(*decode_field(found.data), settings.out)
-    for line in losses(scene, scene.views, lambda views: _drawn(again, views)):
+    draw = scene_draw(dataclasses.replace(scene, content=again))
+    for line in losses(scene, scene.views, draw):
         say.line(line)
     return settings.out
 
@@ -120,7 +118,7 @@ def decompress_field(settings: "Decompress", data: bytes) -> Path:
 def field_costs(
     field: Radiance, views: Views, tell: Callable[[str, float], None]
 ) -> dict[str, NDArray[Any]]:
-    """Squared error of pictures (mean over pixels) that a squared error of each number makes.
+    """Squared error of pictures (mean over pixels) that one of each number of the field makes.
 
     The diagonal of the Gauss-Newton matrix by random signs, as ``_compress_views.sensitivities``
     has it for Gaussians. Weights of proposals count as colours do, a tenth.
@@ -129,6 +127,9 @@ def field_costs(
         field: What is measured.
         views: From where; random pixels of all of them.
         tell: Progress.
+
+    Returns:
+        By the names of ``scene_arrays``.
     """
     recipe, rng, total = field.recipe, np.random.default_rng(0), None
     count = _MARCHED if recipe.sampling.way == "marched" else _RAYS
@@ -139,10 +140,8 @@ def field_costs(
         found = squared(field.scene.field, field.occupied, rays, jax.random.key(k))
         total = found if total is None else jax.tree.map(jnp.add, total, found)
         tell("measuring what counts", (k + 1) / _PASSES)
-    found = {key: np.full_like(x, _ALWAYS) for key, x in scene_arrays(field.scene).items()}
     sums = scene_arrays(dataclasses.replace(field.scene, field=total))
-    measured = {key: x / (3 * count * _PASSES) for key, x in sums.items() if ".field." in key}
-    return found | measured
+    return {key: x / (3 * count * _PASSES) for key, x in sums.items() if ".field." in key}
 
 
 def _squared_gradients(field: Radiance) -> Callable[..., Any]:
@@ -189,10 +188,7 @@ def _attempts(
     own = _colours(field, rays)
 
     def attempt(price: float) -> Try:
-        scale = _POINT_STEPS**2 * 6 * price / math.log(2)
-        costs = {**source.costs, "points": source.costs["points"] * np.float32(scale)}
-        name = settings.input.name
-        data, arrays = encode_field(source.facts, source.arrays, costs, price, name=name)
+        data, arrays = encode_field(*source, price, name=settings.input.name)
         again = _colours(radiance_of(source.facts, arrays, settings.out), rays)
         error = float(np.mean((again - own) ** 2))
         kept = sum(
@@ -212,12 +208,6 @@ def _colours(field: Radiance, rays: RayArrays) -> Floats:
     return np.clip(rgb + (1 - opacity)[:, None] * behind, 0, 1).astype(np.float32)
 
 
-def _drawn(field: Radiance, views: Views) -> Picture:
-    width, height = (int(side) for side in views.size[0])
-    pose, focal, centre = views.world_from_cam[0], views.focal[0], views.centre[0]
-    return Picture(*field.view(pose, focal, centre, (height, width)))
-
-
 def _trained(views: Views) -> Views:
     """Never held-out views."""
     train = [k for k, held in enumerate(views.held_out) if not held]
@@ -232,9 +222,3 @@ def _thinned(arrays: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         "points": arrays["points"][::every].astype(np.float32),
         "colours": arrays["colours"][::every],
     }
-
-
-def _point_costs(points: Floats) -> dict[str, Floats]:
-    """What errors of points cost, beside a step's price: as fine as a share of the scene."""
-    extent = max(float(np.ptp(points, axis=0).max()) if len(points) else 1.0, 1e-6)
-    return {"points": np.full(points.shape, extent**-2, np.float32)}

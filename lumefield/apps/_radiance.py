@@ -14,7 +14,8 @@ from jax import Array
 from jaxtyping import Float, PRNGKeyArray
 
 from lumefield.apps._poses import refined_pose
-from lumefield.apps._radiance_trace import Rays, Sampling, Seen, trace
+from lumefield.apps._radiance_rays import Rays, Sampling, Seen
+from lumefield.apps._radiance_trace import trace
 from lumefield.apps._rays import Cameras, RayBatch
 from lumefield.fields.radiance import RADIANCE_FIELDS
 from lumefield.fit import scaled_adam

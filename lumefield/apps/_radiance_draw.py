@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 from lumefield import render
 from lumefield.apps._radiance import RadianceScene, Recipe
-from lumefield.apps._radiance_trace import Rays, Sampling, march_on, trace
+from lumefield.apps._radiance_march import march_on
+from lumefield.apps._radiance_rays import Rays, Sampling
+from lumefield.apps._radiance_trace import trace
 
 _BLOCK = 4096
 _T_MIN = 1e-4

@@ -11,7 +11,7 @@ from lumefield.apps._capture_type import Capture
 from lumefield.apps._frame import WorldFrame
 from lumefield.apps._plan import available_mb
 from lumefield.apps._radiance import Recipe
-from lumefield.apps._radiance_trace import Sampling
+from lumefield.apps._radiance_rays import Sampling
 from lumefield.apps._train_settings import Train
 from lumefield.errors import InputError
 

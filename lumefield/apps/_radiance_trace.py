@@ -1,91 +1,22 @@
 """From rays to colours through a radiance field: the samplers of the methods.
 
-Letters: S samples, R rays, M packed samples; t distance along a ray, s in [0, 1] the normalised
+Letters: S samples, R rays; t distance along a ray, s in [0, 1] the normalised
 distance of mip-NeRF 360 (Sec. 2): linear in 1/t from near to far, or in a root of that. Space is
 contracted into the ball of radius 2 (Eq. 10) and halved, so that fields live in [-1, 1]^3; what
 lies in the unit ball of the training frame is not contracted.
 """
 
-import dataclasses
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 from jaxtyping import Float, PRNGKeyArray
-from numpy.typing import NDArray
 
 from lumefield import render
+from lumefield.apps._radiance_march import marched
+from lumefield.apps._radiance_rays import Rays, Sampling, Seen
 from lumefield.render import volume
-
-Way = Literal["hierarchical", "proposed", "marched"]
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How rays are sampled; static and hashable."""
-
-    way: Way
-    near: float
-    """Nothing is nearer to a camera, training units."""
-    counts: tuple[int, ...] = (64, 32)
-    """Samples per ray of each round of proposals, and of the field (not marched)."""
-    far: float = 1e3
-    """End of rays that are not marched, in radii of the focus."""
-    root: int = 1
-    """s is linear in this root of 1/t: the higher, the more samples are far away (not marched)."""
-    padding: float = 0.01
-    """Weight that every interval has at least when new samples are placed (not marched)."""
-    cones: bool = False
-    """Gaussians of a cone instead of points."""
-    quarters: bool = False
-    """Draw with densities of a cone's four quarters instead of the whole cone's (cones only)."""
-    calm: bool = False
-    """Scale the gradients of samples nearer than 1 by t^2. Samples are dense near cameras, and
-    things that a single camera sees would grow there (Philip and Deschaintre, "Floaters No More",
-    2023; not marched)."""
-    capacity: int = 1 << 17
-    """Samples of all rays together in occupied cells, whose density is looked at (marched)."""
-    kept: int = 3 << 14
-    """Room for those of them that are not hidden behind others, of which all is known (marched)."""
-    levels: int = 4
-    """Cascade of the occupancy: rays end at the box [-2^(levels-1), 2^(levels-1)]^3 (marched)."""
-    step: float = 1 / 256
-    """Shortest step (marched)."""
-    cone: float = 1 / 256
-    """Growth of the steps with distance (marched)."""
-
-
-class Rays(NamedTuple):
-    """R rays in the training frame."""
-
-    origin: Array
-    """(R, 3)."""
-    direction: Array
-    """(R, 3) unit vectors."""
-    radius: Array
-    """(R,) radius of the cone at t = 1."""
-    look: Array | None
-    """(R, A) code of the photo; None for none."""
-
-
-class Seen(NamedTuple):
-    """What rays see; without background."""
-
-    rgb: Float[Array, "r 3"]
-    depth: Float[Array, "r"]
-    """sum w t; divide by the opacity for an expected distance."""
-    opacity: Float[Array, "r"]
-    used: Array
-    """(R,) bool: rays whose samples found room."""
-    samples: Array
-    """Samples of the field, in all rays together."""
-    coarse: Array | None
-    """(R, 4) rgb and opacity of a coarse pass that is trained on colour too."""
-    cost: Array
-    """Losses of the samplers: proposals and distortion, per ray on average."""
 
 
 def density_at(field: Any, x: Float[Array, "*s 3"]) -> Float[Array, "*s"]:  # noqa: ANN401
@@ -121,7 +52,7 @@ def trace(
     """
     if sampling.way == "marched":
         assert occupied is not None, "marching needs an occupancy"
-        return _marched(sampling, field, occupied, rays, key)
+        return marched(sampling, field, occupied, rays, key)
     return _resampled(sampling, field, rays, key, anneal, distortion)
 
 
@@ -286,129 +217,3 @@ def _samples(
     along = jnp.sum((mean - rays.origin[None]) * rays.direction[None], -1)
     mean, cov = volume.contract_gaussians(mean, cov)
     return mean / 2, cov / 4, dt, along
-
-
-# -- marching --------------------------------------------------------------------------------
-
-
-def _span(sampling: Sampling, rays: Rays) -> tuple[Array, Array, NDArray[np.float32]]:
-    """Where rays enter and leave the cascade, and the edges of their steps."""
-    half = 2.0 ** (sampling.levels - 1)
-    near, far = volume.ray_box(rays.origin, rays.direction, half, near=sampling.near)
-    return near, far, volume.step_edges(sampling.step, 4 * half, cone=sampling.cone)
-
-
-def march_on(
-    sampling: Sampling,
-    field: Any,  # noqa: ANN401
-    occupied: Array,
-    rays: Rays,
-    start: Array,
-    limit: int,
-) -> tuple[Array, Array, Array]:
-    """The next samples of rays, for drawing in rounds: whoever is opaque needs no further one.
-
-    Args:
-        sampling: How to sample.
-        field: A ``RadianceField``.
-        occupied: (L, n, n, n) bits.
-        rays: R rays.
-        start: (R,) distances to go on from.
-        limit: Most samples of a ray in this round.
-
-    Returns:
-        (R, 4) colour and distance of the round's samples, (R,) what they let through, and (R,)
-        distances to go on from; infinite at the end.
-    """
-    near, far, edges = _span(sampling, rays)
-    packed = volume.march(
-        occupied,
-        rays.origin,
-        rays.direction,
-        jnp.maximum(near, start),
-        far,
-        edges,
-        capacity=limit * rays.radius.shape[0],
-        limit=limit,
-    )
-    out, left = _shaded(field, packed, rays)
-    return out, left, jnp.where(packed.reached < far, packed.reached, jnp.inf)
-
-
-def _shaded(field: Any, packed: volume.Packed, rays: Rays) -> tuple[Array, Array]:  # noqa: ANN401
-    """Composited colour and distance (R, 4) of packed samples, and transmittance (R,)."""
-    x = volume.contract(packed.points(rays.origin, rays.direction)) / 2
-    sigma, features = field.density(x)
-    look = None if rays.look is None else rays.look[packed.ray]
-    rgb = field.colour(features, rays.direction[packed.ray], look)
-    values = jnp.concatenate([rgb, packed.t[:, None]], -1)
-    return volume.composite_packed(sigma * packed.dt, values, packed.start)
-
-
-def _marched(
-    sampling: Sampling,
-    field: Any,  # noqa: ANN401
-    occupied: Array,
-    rays: Rays,
-    key: PRNGKeyArray | None,
-) -> Seen:
-    near, far, edges = _span(sampling, rays)
-    packed = volume.march(
-        occupied,
-        rays.origin,
-        rays.direction,
-        near,
-        far,
-        edges,
-        capacity=sampling.capacity,
-        key=key,
-    )
-    packed, used = _unhidden(sampling, field, packed, rays)
-    out, left = _shaded(field, packed, rays)
-    return Seen(
-        rgb=out[:, :3],
-        depth=out[:, 3],
-        opacity=1 - left,
-        used=used,
-        samples=packed.start[-1],
-        coarse=None,
-        cost=jnp.zeros((), out.dtype),
-    )
-
-
-def _unhidden(
-    sampling: Sampling,
-    field: Any,  # noqa: ANN401
-    packed: volume.Packed,
-    rays: Rays,
-) -> tuple[volume.Packed, Array]:
-    """Leave out what lies behind the stop of compositing, and rays that then find no room.
-
-    A density without gradient tells (Instant-NGP compacts its samples so, too): in a trained scene
-    most samples in occupied cells are hidden.
-    """
-    still, o, d = jax.lax.stop_gradient((field, rays.origin, rays.direction))
-    tau = still.density(volume.contract(packed.points(o, d)) / 2)[0] * packed.dt
-
-    def summed(values: Array) -> Array:
-        return volume.composite_packed(tau, values, packed.start)[0]
-
-    # The derivative of a composite by its values is the weights: 0 behind the stop.
-    weights = jax.vjp(summed, jnp.zeros_like(tau)[:, None])[1](
-        jnp.ones((rays.radius.shape[0], 1), tau.dtype)
-    )[0][:, 0]
-    seen = jax.lax.stop_gradient(weights) > 0
-    before = jnp.concatenate([jnp.zeros(1, jnp.int32), jnp.cumsum(seen, dtype=jnp.int32)])
-    start = before[packed.start]
-    fits = start <= sampling.kept
-    used = packed.used() & fits[1:]
-    end = jnp.max(jnp.where(fits, start, 0))
-    at = jnp.nonzero(seen, size=sampling.kept, fill_value=0)[0]
-    filled = jnp.arange(sampling.kept) < end
-    return dataclasses.replace(
-        packed,
-        t=jnp.where(filled, packed.t[at], 0.0),
-        dt=jnp.where(filled, packed.dt[at], 0.0),
-        ray=jnp.where(filled, packed.ray[at], 0),
-        start=jnp.minimum(start, end),
-    ), used

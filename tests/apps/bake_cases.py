@@ -14,7 +14,7 @@ from lumefield.apps._frame import WorldFrame
 from lumefield.apps._paths import look_at, numbers
 from lumefield.apps._radiance import RadianceScene, Recipe
 from lumefield.apps._radiance_io import Radiance
-from lumefield.apps._radiance_trace import Sampling
+from lumefield.apps._radiance_rays import Sampling
 from lumefield.apps._views import Views
 
 SIZE = (48, 40)

@@ -12,10 +12,11 @@ from lumefield.apps import _cli
 from lumefield.apps._compress_field import field_costs
 from lumefield.apps._compress_scene import holds_scene
 from lumefield.apps._field_file import read_field
-from lumefield.apps._radiance_trace import Rays, trace
+from lumefield.apps._radiance_rays import Rays
+from lumefield.apps._radiance_trace import trace
 from lumefield.apps._scene_io import load_scene, scene_draw
 from lumefield.codecs.families import decode_field
-from tests.apps.test_train_radiance import METHODS, shrink
+from tests.apps.test_train_radiance import METHODS, shrink, tiny_ngp
 from tests.apps.train_cases import Capsys, only_line, posed_room, train_here
 
 
@@ -34,11 +35,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(place: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    with pytest.MonkeyPatch.context() as patch:
-        shrink(patch)
-        out = tmp_path_factory.mktemp("trained") / "run"
-        assert train_here(place, "--out", out, "--method", "ngp", "--steps", 60) == 0
-    return out
+    return tiny_ngp(place, tmp_path_factory.mktemp("trained") / "run")
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -10,7 +10,8 @@ import pytest
 
 from lumefield.apps._radiance import RadianceScene, Recipe, batch_rays
 from lumefield.apps._radiance_draw import draw_rays, draw_view
-from lumefield.apps._radiance_trace import Rays, Sampling, density_at, quarters, trace
+from lumefield.apps._radiance_rays import Rays, Sampling
+from lumefield.apps._radiance_trace import density_at, quarters, trace
 from lumefield.apps._rays import Cameras, RayBatch
 from lumefield.render import volume
 

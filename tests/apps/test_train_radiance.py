@@ -91,9 +91,13 @@ def log(folder: Path) -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def trained(place: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of ``ngp``, 60 steps in one go; copy it before changing it."""
+    return tiny_ngp(place, tmp_path_factory.mktemp("trained") / "run")
+
+
+def tiny_ngp(place: Path, out: Path) -> Path:
+    """A run of 60 steps."""
     with pytest.MonkeyPatch.context() as patch:
         shrink(patch)
-        out = tmp_path_factory.mktemp("trained") / "run"
         assert train_here(place, "--out", out, "--method", "ngp", "--steps", 60) == 0
     return out
 

@@ -10,9 +10,9 @@ import pytest
 from lumefield.codecs.families import decode_field, encode_field
 from lumefield.codecs.families._blocks import BLOCK, from_rows, quantised, to_rows
 from lumefield.codecs.neural._container import (
+    EXACT_CHUNK,
     FIELD,
     FIELD_CHUNK,
-    INTEGERS_CHUNK,
     METADATA_CHUNK,
     Chunk,
     pack,
@@ -33,20 +33,22 @@ def arrays_of(seed: int = 0) -> Arrays:
         "planes": np.stack([smooth] * 3).astype(np.float32),
         "none": np.zeros((0, 6), np.float32),
         "one": np.array(3.5, np.float32),
+        "far": np.array([[5e6, -4e5]], np.float32),
         "bits": rng.integers(0, 256, 300).astype(np.uint8),
         "count": np.array([[-7, 1 << 30]], np.int32),
     }
 
 
 def costs_of(arrays: Arrays, cost: float = 1e-6) -> Arrays:
-    return {key: np.full(value.shape, cost, np.float32) for key, value in arrays.items()}
+    near = [key for key, x in arrays.items() if x.dtype == np.float32 and key != "far"]
+    return {key: np.full(arrays[key].shape, cost, np.float32) for key in near}
 
 
 def error_of(a: Arrays, b: Arrays) -> float:
     return sum(float(np.square(a[key].astype(np.float64) - b[key]).sum()) for key in a)
 
 
-def test_facts_and_integers_come_back_and_floats_nearly() -> None:
+def test_facts_and_what_has_no_costs_come_back_and_the_rest_nearly() -> None:
     arrays = arrays_of()
     data, held = encode_field(FACTS, arrays, costs_of(arrays), 1e-13, name="a room")
     facts, back = decode_field(data)
@@ -56,8 +58,8 @@ def test_facts_and_integers_come_back_and_floats_nearly() -> None:
         assert (back[key].dtype, back[key].shape) == (value.dtype, value.shape)
         np.testing.assert_array_equal(back[key], held[key])
         np.testing.assert_allclose(back[key], value, rtol=0, atol=2e-3)
-    np.testing.assert_array_equal(back["bits"], arrays["bits"])
-    np.testing.assert_array_equal(back["count"], arrays["count"])
+    for key in ("far", "bits", "count"):
+        np.testing.assert_array_equal(back[key], arrays[key])
     assert unpack(data).name() == "a room"
 
 
@@ -149,7 +151,7 @@ def test_damaged_files_are_errors_or_the_same_field() -> None:
 def packed(head: Any, integers: bytes = b"", tensors: bytes = b"") -> bytes:
     chunks = [
         Chunk(METADATA_CHUNK, json.dumps(head).encode()),
-        Chunk(INTEGERS_CHUNK, lzma.compress(integers)),
+        Chunk(EXACT_CHUNK, lzma.compress(integers)),
         Chunk(FIELD_CHUNK, tensors),
     ]
     return pack(FIELD, None, chunks)
@@ -181,12 +183,12 @@ def test_tensors_that_are_cut_off_are_refused() -> None:
     data, _ = encode_field(FACTS, arrays, costs_of(arrays), 1e-10)
     file = unpack(data)
     head, integers, tensors = (
-        next(file.all(kind)) for kind in (METADATA_CHUNK, INTEGERS_CHUNK, FIELD_CHUNK)
+        next(file.all(kind)) for kind in (METADATA_CHUNK, EXACT_CHUNK, FIELD_CHUNK)
     )
     for length in (0, 1, 5, 40, len(tensors) // 2):
         chunks = [
             Chunk(METADATA_CHUNK, head),
-            Chunk(INTEGERS_CHUNK, integers),
+            Chunk(EXACT_CHUNK, integers),
             Chunk(FIELD_CHUNK, tensors[:length]),
         ]
         with pytest.raises(FormatError, match="cut off"):

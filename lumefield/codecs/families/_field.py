@@ -1,9 +1,9 @@
 """A trained field as a ``.lume`` file: its tensors at a price per bit, and back.
 
-Chunks of the container: the metadata hold the facts, and names, shapes and types of all arrays; one
-holds the bytes of arrays of integers, deflated, one behind the other; one the blocks of float32
-numbers: a bit for each that says whether it holds differences to the number before, then their
-tensors (``_tensors``). See ``_blocks`` for what a block is.
+Chunks of the container: the metadata hold the facts, and names, kinds and shapes of all arrays; one
+holds the bytes of arrays that are kept as they are, one behind the other, as XZ; one the blocks of
+coded float32 numbers: a bit for each that says whether it holds differences to the number before,
+then their tensors (``_tensors``). See ``_blocks`` for what a block is.
 """
 
 import json
@@ -18,9 +18,9 @@ from lumefield.codecs.families._blocks import Block, from_rows, quantised, sizes
 from lumefield.codecs.families._tensors import DAMAGED, packed_tensors, unpacked_tensors
 from lumefield.codecs.neural._bits import BitReader, BitWriter
 from lumefield.codecs.neural._container import (
+    EXACT_CHUNK,
     FIELD,
     FIELD_CHUNK,
-    INTEGERS_CHUNK,
     METADATA_CHUNK,
     NAME_CHUNK,
     Chunk,
@@ -41,7 +41,9 @@ _STATES = 1 << 13
 """Bytes of lanes' states and what else stands in front, at most."""
 _PRESET, _MEMORY = 6, 1 << 26
 """Of XZ: level, and most bytes that a reader takes."""
-_KINDS = ("float32", "uint8", "int32")
+_CODED = "coded"
+"""Kind of arrays of float32 that lose precision; the others are named by their type."""
+_KINDS = (_CODED, "float32", "uint8", "int32")
 
 
 def encode_field(
@@ -56,8 +58,9 @@ def encode_field(
 
     Args:
         facts: JSON-able; they come back as they are.
-        arrays: float32, uint8 or int32, by name; only the former lose precision.
-        costs: Of each float32 array: squared error that a squared error of each number makes.
+        arrays: float32, uint8 or int32, by name.
+        costs: Of float32 arrays that may lose precision: squared error that a squared error of
+            each number makes. The others are kept as they are.
         price: Squared error that one bit is worth; smaller is better and larger.
         name: Of the original, kept in the file where not empty.
 
@@ -65,20 +68,21 @@ def encode_field(
         ValueError: If a number is not finite or too large, or an array of another type.
         RunError: If the file does not decode to what was meant: a bug.
     """
-    blocks, meant, plain = list[Block](), Arrays(), list[bytes]()
+    blocks, meant, exact = list[Block](), Arrays(), list[bytes]()
     for key, value in arrays.items():
         if value.dtype.name not in _KINDS or not np.isfinite(value).all():
             raise ValueError(f"{key} of {value.dtype}, expected finite float32, uint8 or int32")
-        if value.dtype != np.float32:
-            plain.append(np.ascontiguousarray(value).tobytes())
+        if key not in costs:
+            exact.append(np.ascontiguousarray(value).tobytes())
             meant[key] = value
             continue
         mine = quantised(to_rows(value), to_rows(np.asarray(costs[key], np.float32)), price)
         meant[key] = from_rows([block.floats() for block in mine], value.shape)
         blocks += mine
+    kinds = {key: _CODED if key in costs else value.dtype.name for key, value in arrays.items()}
     head = {
         "facts": dict(facts),
-        "arrays": [[key, value.dtype.name, *value.shape] for key, value in arrays.items()],
+        "arrays": [[key, kinds[key], *value.shape] for key, value in arrays.items()],
     }
     front, tensors = BitWriter(), {str(i): block.whole for i, block in enumerate(blocks)}
     front.put(np.array([block.differs for block in blocks], np.int64), 1)
@@ -86,7 +90,7 @@ def encode_field(
     chunks = [
         *([Chunk(NAME_CHUNK, name.encode())] if name else []),
         Chunk(METADATA_CHUNK, json.dumps(head, separators=(",", ":")).encode()),
-        Chunk(INTEGERS_CHUNK, lzma.compress(b"".join(plain), preset=_PRESET)),
+        Chunk(EXACT_CHUNK, lzma.compress(b"".join(exact), preset=_PRESET)),
         Chunk(FIELD_CHUNK, packed_tensors(front, tensors, shapes)),
     ]
     data = pack(FIELD, None, chunks)
@@ -107,9 +111,7 @@ def decode_field(data: bytes, source: str = "the data") -> tuple[dict[str, Any],
         FormatError: If the data is not an intact field of this format.
     """
     try:
-        container = unpack(data)
-        if container.content != FIELD:
-            raise FormatError(f"holds content {container.content}, expected a field ({FIELD})")
+        container = unpack(data, FIELD)
         facts, kinds, shapes = _head(container.metadata(), len(data))
         return facts, _arrays(container, kinds, shapes)
     except FormatError as error:
@@ -144,32 +146,31 @@ def _arrays(
     container: Container, kinds: dict[str, str], shapes: dict[str, tuple[int, ...]]
 ) -> Arrays:
     counts = {key: int(np.prod(shape, dtype=np.int64)) for key, shape in shapes.items()}
-    whole = {key: np.dtype(kind) for key, kind in kinds.items() if kind != "float32"}
-    plain = _integers(container, sum(counts[key] * kind.itemsize for key, kind in whole.items()))
-    parts = iter(_blocks(container, [n for k, n in counts.items() if k not in whole]))
+    types = {key: np.dtype(kind) for key, kind in kinds.items() if kind != _CODED}
+    exact = _exact(container, sum(counts[key] * kind.itemsize for key, kind in types.items()))
+    parts = iter(_blocks(container, [n for k, n in counts.items() if k not in types]))
     found, at = Arrays(), 0
     for key, shape in shapes.items():
-        if key in whole:
-            end = at + counts[key] * whole[key].itemsize
-            found[key] = np.frombuffer(plain[at:end], whole[key]).reshape(shape)
+        if key in types:
+            end = at + counts[key] * types[key].itemsize
+            found[key] = np.frombuffer(exact[at:end], types[key]).reshape(shape)
             at = end
         else:
             found[key] = from_rows([next(parts) for _ in sizes_of(counts[key])], shape)
     return found
 
 
-def _integers(container: Container, length: int) -> bytes:
-    """Bytes of the arrays of integers."""
-    chunk = next(container.all(INTEGERS_CHUNK), b"")
+def _exact(container: Container, length: int) -> bytes:
+    """Bytes of the arrays that are kept as they are."""
+    chunk = next(container.all(EXACT_CHUNK), b"")
     try:
-        plain = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_MEMORY).decompress(
-            chunk, length + 1
-        )
+        unpacker = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_MEMORY)
+        found = unpacker.decompress(chunk, length + 1)
     except (lzma.LZMAError, EOFError) as error:
-        raise FormatError(f"arrays of integers do not unpack ({error}); {DAMAGED}") from None
-    if len(plain) != length:
-        raise FormatError(f"arrays of integers are not {length} bytes; {DAMAGED}")
-    return plain
+        raise FormatError(f"arrays that are exact do not unpack ({error}); {DAMAGED}") from None
+    if len(found) != length:
+        raise FormatError(f"arrays that are exact are not {length} bytes; {DAMAGED}")
+    return found
 
 
 def _blocks(container: Container, counts: list[int]) -> list[NDArray[np.float32]]:

@@ -20,7 +20,7 @@ Numbers are little-endian; ``varint`` is LEB128 (7 bits a byte, low first, at mo
         4       CRC-32 of all bytes before
     chunk, as many as follow
         1       type: 1 picture, 2 index, 3 name, 4 metadata, 5 audio, 6 splats, 7 network,
-                8 field, 9 integers of a field; others are skipped
+                8 field, 9 exact arrays of a field; others are skipped
         varint  length of the data
         ...     data
         4       CRC-32 of type, length and data
@@ -48,10 +48,11 @@ MAGIC = b"LUME"
 VERSION = 2
 IMAGE, VIDEO, SPLATS, FIELD = 1, 2, 3, 4
 PICTURE_CHUNK, INDEX_CHUNK, NAME_CHUNK, METADATA_CHUNK, AUDIO_CHUNK = 1, 2, 3, 4, 5
-SPLATS_CHUNK, NETWORK_CHUNK, FIELD_CHUNK, INTEGERS_CHUNK = 6, 7, 8, 9
+SPLATS_CHUNK, NETWORK_CHUNK, FIELD_CHUNK, EXACT_CHUNK = 6, 7, 8, 9
 SRGB = (1, 13, 0)
 """H.273 code points of RGB with sRGB primaries and transfer (IEC 61966-2-1)."""
 _CONTENTS = (IMAGE, VIDEO, SPLATS, FIELD)
+_EXPECTED = {IMAGE: "an image", VIDEO: "a video", SPLATS: "splats", FIELD: "a field"}
 _NAMES = {IMAGE: "image", VIDEO: "video", SPLATS: "splats", FIELD: "field"}
 _MAX_TEXT = 1 << 20
 _DAMAGED = "the file is cut off or damaged"
@@ -211,13 +212,20 @@ def pack(
     return b"".join(out)
 
 
-def unpack(file: bytes) -> Container:
+def unpack(file: bytes, wanted: int | None = None) -> Container:
     """Parse header and chunk borders; nothing is copied and no data read.
 
+    Args:
+        file: The whole file.
+        wanted: Content that it has to be of.
+
     Raises:
-        FormatError: If it is not such a file, is of another version, cut off or damaged.
+        FormatError: If it is not such a file, is of another version, cut off or damaged, or holds
+            something else than what is wanted.
     """
     content, picture, at = _header(file)
+    if wanted not in (None, content):
+        raise FormatError(f"holds content {content}, expected {_EXPECTED[wanted]} ({wanted})")
     found = list[tuple[int, int, int]]()
     while at < len(file):
         first = at

@@ -120,9 +120,8 @@ def decode_image(
         FormatError: If the data is not an intact image of this format.
     """
     try:
-        container = unpack(data)
-        if container.content != IMAGE or container.picture is None:
-            raise FormatError(f"holds content {container.content}, expected an image (1)")
+        container = unpack(data, IMAGE)
+        assert container.picture is not None, "an image has a picture"
         chunk = next(container.all(PICTURE_CHUNK), None)
         if chunk is None:
             return _of_network(container, container.picture, backend), container

@@ -101,10 +101,9 @@ def open_video(data: bytes, source: str = "the data") -> tuple[Container, Pictur
         FormatError: If the data is not a video of this format.
     """
     try:
-        container = unpack(data)
-        if container.content != VIDEO or container.picture is None:
-            raise FormatError(f"holds content {container.content}, expected a video (2)")
+        container = unpack(data, VIDEO)
         picture = container.picture
+        assert picture is not None, "a video has a picture"
         for frames in _group_sizes(container):
             fault = group_fault(picture.rows, picture.columns, frames)
             if fault:

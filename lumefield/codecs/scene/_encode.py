@@ -109,9 +109,7 @@ def decode_scene(data: bytes, *, source: str = "the data") -> tuple[Splats, Cont
         FormatError: If the data is not an intact scene of this format.
     """
     try:
-        container = unpack(data)
-        if container.content != SPLATS:
-            raise FormatError(f"holds content {container.content}, expected splats ({SPLATS})")
+        container = unpack(data, SPLATS)
         chunk = next(container.all(SPLATS_CHUNK), None)
         if chunk is None:
             raise FormatError("has no splats chunk; the file is cut off")
