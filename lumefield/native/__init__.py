@@ -11,6 +11,7 @@ from lumefield.native._adam import adam_rows as adam_rows
 from lumefield.native._loader import Status as Status
 from lumefield.native._loader import build as build
 from lumefield.native._loader import call as call
+from lumefield.native._loader import has_tiles as has_tiles
 from lumefield.native._loader import library as library
 from lumefield.native._loader import load as load
 from lumefield.native._loader import status as status

@@ -28,6 +28,7 @@ _SOURCES = (
     "project.cc",
     "photometric.cc",
     "mlp.cc",
+    "mlp_tiles.cc",
     "hashgrid.cc",
     "march.cc",
     "intervals.cc",
@@ -47,6 +48,8 @@ _HEADERS = (
     "planar.h",
     "hash_levels.h",
     "sine.h",
+    "mlp_args.h",
+    "tiles.h",
     "ints.h",
 )
 _SYMBOLS = (
@@ -57,6 +60,8 @@ _SYMBOLS = (
     "PhotometricLoss",
     "MlpForward",
     "MlpBackward",
+    "MlpTilesForward",
+    "MlpTilesBackward",
     "HashGather",
     "HashGatherAlong",
     "HashScatter",
@@ -276,6 +281,12 @@ def library() -> ctypes.CDLL | None:
             return _process.library
     _warn()
     return None
+
+
+def has_tiles() -> bool:
+    """Whether the kernels can multiply tiles of bfloat16 here (Intel AMX, on Linux)."""
+    found = library()
+    return found is not None and bool(found.lumefield_has_tiles())
 
 
 def _warn() -> None:

@@ -11,6 +11,7 @@
 //         are added in order, so gradients do not depend on the number of threads.
 #include <cstring>
 
+#include "mlp_args.h"
 #include "parallel.h"
 #include "scratch.h"
 #include "simd.h"
@@ -18,7 +19,6 @@
 namespace ffi = xla::ffi;
 
 constexpr int BLOCK = 96;      // samples; a multiple of every ROWS
-constexpr int MAX_LAYERS = 8;
 constexpr int MAX_CHUNKS = 64;  // of samples, each with weight gradients of its own
 constexpr int MAX_WIDTH = 128;
 constexpr int SLACK = 16;  // a tile may read this many features, or write this many rows, too many
@@ -228,10 +228,6 @@ static void add_gradients(const Layer& y, const float* h, int stride, const floa
   }
 }
 
-struct Wanted {
-  bool x, weights;
-};
-
 template <bool SINE>
 static void backward_chunk(const Net& net, const float* x, const float* g_out, Wanted want, float* g_x, float* grads,
                            size_t at, size_t end) {
@@ -295,8 +291,7 @@ static void forward(Pool& pool, Net& net, const float* x, float* y) {
 }
 
 template <bool SINE>
-static void backward(Pool& pool, Net& net, const float* x, const float* g_out, Wanted want, float* g_x,
-                     float* const* g_weights, float* const* g_biases) {
+static void backward(Pool& pool, Net& net, const float* x, const float* g_out, Wanted want, const Gradients& to) {
   static Borrowed::Pile pile;
   Borrowed mem(pile);
   net.pack(*mem, true);
@@ -306,7 +301,7 @@ static void backward(Pool& pool, Net& net, const float* x, const float* g_out, W
   pool.run(chunks, [&, grads](int c) {
     float* own = grads + c * n_grads;
     if (want.weights) memset(own, 0, n_grads * sizeof(float));
-    backward_chunk<SINE>(net, x, g_out, want, g_x, own, c * each, std::min(net.n, (c + 1) * each));
+    backward_chunk<SINE>(net, x, g_out, want, to.x, own, c * each, std::min(net.n, (c + 1) * each));
   });
   if (!want.weights) return;
   constexpr size_t SLICE = 1024;
@@ -318,40 +313,17 @@ static void backward(Pool& pool, Net& net, const float* x, const float* g_out, W
     const Layer& y = net.layer[l];
     const float* from = grads + y.grad;
     for (int i = 0; i < y.in; i++)
-      memcpy(g_weights[l] + (size_t)i * y.out, from + (size_t)i * y.out_pad, y.out * sizeof(float));
-    if (y.bias) memcpy(g_biases[l], from + (size_t)(y.in + SLACK) * y.out_pad, y.out * sizeof(float));
+      memcpy(to.weights[l] + (size_t)i * y.out, from + (size_t)i * y.out_pad, y.out * sizeof(float));
+    if (y.bias) memcpy(to.biases[l], from + (size_t)(y.in + SLACK) * y.out_pad, y.out * sizeof(float));
   }
-}
-
-using F32 = ffi::Buffer<ffi::F32>;
-
-// The network in the arguments (weights, then biases); an empty message when all fits.
-static const char* read_net(ffi::RemainingArgs args, int layers, bool biased, size_t n, int d_in, Net& net) {
-  if (layers < 1 || layers > MAX_LAYERS) return "the mlp kernel takes 1 to 8 layers";
-  if (args.size() != (size_t)layers * (biased ? 2 : 1)) return "the mlp kernel takes one array per weight and bias";
-  net.n = n, net.layers = layers;
-  for (int l = 0; l < layers; l++) {
-    auto w = args.get<F32>(l);
-    if (!w.has_value() || w->dimensions().size() != 2) return "mlp weights are float32 matrices";
-    Layer& y = net.layer[l];
-    y.in = (int)w->dimensions()[0], y.out = (int)w->dimensions()[1];
-    y.w = w->typed_data(), y.bias = nullptr;
-    if (y.in < 1 || y.out < 1 || y.in > MAX_WIDTH || y.out > MAX_WIDTH) return "mlp layers are 1 to 128 wide";
-    if (y.in != (l ? net.layer[l - 1].out : d_in)) return "mlp weights do not follow one another";
-    if (!biased) continue;
-    auto b = args.get<F32>(layers + l);
-    if (!b.has_value() || (int)b->element_count() != y.out) return "mlp biases are float32 vectors, one per output";
-    y.bias = b->typed_data();
-  }
-  return "";
 }
 
 static ffi::Error Forward(ffi::ThreadPool threads, F32 x, ffi::RemainingArgs args, ffi::ResultBuffer<ffi::F32> y,
                           int64_t n_threads, int64_t layers, bool biased, bool sine) {
   Pool pool(threads, n_threads);
   Net net;
-  const char* wrong = read_net(args, (int)layers, biased, x.dimensions()[0], (int)x.dimensions()[1], net);
-  if (*wrong) return ffi::Error::InvalidArgument(wrong);
+  const std::string wrong = read_net(args, (int)layers, biased, x, MAX_WIDTH, net);
+  if (!wrong.empty()) return ffi::Error::InvalidArgument(wrong);
   (sine ? forward<true> : forward<false>)(pool, net, x.typed_data(), y->typed_data());
   return ffi::Error::Success();
 }
@@ -360,20 +332,12 @@ static ffi::Error Backward(ffi::ThreadPool threads, F32 x, F32 g, ffi::Remaining
                            int64_t n_threads, int64_t layers, bool biased, bool sine, bool want_x, bool want_weights) {
   Pool pool(threads, n_threads);
   Net net;
-  const char* wrong = read_net(args, (int)layers, biased, x.dimensions()[0], (int)x.dimensions()[1], net);
-  if (*wrong) return ffi::Error::InvalidArgument(wrong);
-  float *g_x = nullptr, *g_weights[MAX_LAYERS] = {}, *g_biases[MAX_LAYERS] = {};
-  size_t next = 0;
-  auto take = [&](bool wanted) -> float* {
-    auto out = wanted ? rets.get<F32>(next++) : rets.get<F32>(rets.size());
-    return out.has_value() ? (*out)->typed_data() : nullptr;
-  };
-  g_x = take(want_x);
-  for (int l = 0; l < net.layers; l++) g_weights[l] = take(want_weights);
-  for (int l = 0; l < net.layers; l++) g_biases[l] = take(want_weights && biased);
-  if (next != rets.size()) return ffi::Error::InvalidArgument("the mlp kernel returns one array per wanted gradient");
-  auto run = sine ? backward<true> : backward<false>;
-  run(pool, net, x.typed_data(), g.typed_data(), {want_x, want_weights}, g_x, g_weights, g_biases);
+  Gradients to;
+  const Wanted want = {want_x, want_weights};
+  std::string wrong = read_net(args, (int)layers, biased, x, MAX_WIDTH, net);
+  if (wrong.empty()) wrong = read_gradients(rets, net.layers, biased, want, to);
+  if (!wrong.empty()) return ffi::Error::InvalidArgument(wrong);
+  (sine ? backward<true> : backward<false>)(pool, net, x.typed_data(), g.typed_data(), want, to);
   return ffi::Error::Success();
 }
 

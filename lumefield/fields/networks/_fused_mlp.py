@@ -2,8 +2,9 @@
 
 Müller et al., "Real-time Neural Radiance Caching for Path Tracing", 2021, Sec. 4.3 (fully fused
 networks): a block of samples goes through all layers while its activations are in fast memory. Ours
-are caches instead of registers and shared memory, float32 throughout, and the backward pass
-computes a block's hidden activations again instead of reading them back.
+are caches instead of registers and shared memory, and the backward pass computes a block's hidden
+activations again instead of reading them back. Where bfloat16 is allowed and the CPU multiplies
+tiles of it (Intel AMX), factors of products are rounded to it; else all is float32.
 
 Letters: n samples, i inputs, o outputs.
 """
@@ -27,11 +28,14 @@ from lumefield.fields.networks._blocked import Activation, blocked_mlp
 Backend = Literal["auto", "native", "xla"]
 """``auto`` takes the C++ kernel on a CPU where it is there and fits, and blocked XLA elsewhere."""
 
-MAX_WIDTH = 128
-"""Widest layer, inputs and outputs included, that the kernel takes."""
+Precision = Literal["float32", "bfloat16"]
+MAX_WIDTH, MAX_WIDE = 128, 512
+"""Widest layer, inputs and outputs included, that the kernel takes; and that of bfloat16 tiles."""
 MAX_LAYERS = 8
 """Most weight matrices that the kernel takes."""
 
+_Kernel = Literal["relu", "sine", "tiles"]
+"""The kernel by its activation, or that of bfloat16 tiles, whose activation is ``relu``."""
 _Arrays = tuple[Array, ...]
 _Inputs = tuple[Array, _Arrays, _Arrays]
 
@@ -42,6 +46,7 @@ def mlp(
     biases: Sequence[Array] | None = None,
     *,
     activation: Activation = "relu",
+    precision: Precision = "float32",
     backend: Backend = "auto",
 ) -> Float[Array, "*s o"]:
     """Evaluate a multilayer perceptron whose last layer is linear.
@@ -58,6 +63,9 @@ def mlp(
         biases: One (out,) vector per layer, or None for none.
         activation: Of every layer but the last: ``relu``, or ``sine`` for abs(z) <= 1e4 (a SIREN's
             omega is multiplied into weights and biases).
+        precision: With ``bfloat16`` the factors of products may be rounded to 8 bits, in both
+            directions; sums stay float32. Done for ``relu`` and at most 512 features where the CPU
+            multiplies tiles of them (several times faster), else it is float32.
         backend: ``auto``, ``native`` (C++, CPU, float32, at most 8 layers of at most 128 features)
             or ``xla``.
 
@@ -69,21 +77,27 @@ def mlp(
         (5, 3)
     """
     layers, offsets = tuple(weights), tuple(biases or ())
-    check(x, layers, offsets, activation)
+    check(x, layers, offsets, activation, precision)
     rows = x.reshape(-1, x.shape[-1])
-    if choose_backend(backend, x, layers) == "native":
-        y: Any = _native(rows, layers, offsets, activation)
+    if backend != "xla" and precision == "bfloat16" and activation == "relu" and _tiled(x, layers):
+        y: Any = _native(rows, layers, offsets, "tiles")
+    elif choose_backend(backend, x, layers) == "native":
+        y = _native(rows, layers, offsets, activation)
     else:
         y = blocked_mlp(rows, layers, offsets, activation)
     return y.reshape(*x.shape[:-1], layers[-1].shape[1])
 
 
-def check(x: Array, weights: _Arrays, biases: _Arrays, activation: str) -> None:
+def check(
+    x: Array, weights: _Arrays, biases: _Arrays, activation: str, precision: str = "float32"
+) -> None:
     """Say what does not fit in a call of :func:`mlp`.
 
     Raises:
-        ValueError: If shapes, dtypes or the activation do not fit.
+        ValueError: If shapes, dtypes, the activation or the precision do not fit.
     """
+    if precision not in get_args(Precision):
+        raise ValueError(f"precision={precision!r}, expected one of {get_args(Precision)}")
     if activation not in get_args(Activation):
         raise ValueError(f"activation={activation!r}, expected one of {get_args(Activation)}")
     if not weights:
@@ -113,6 +127,18 @@ def check(x: Array, weights: _Arrays, biases: _Arrays, activation: str) -> None:
             )
 
 
+def _widths(x: Array, weights: _Arrays) -> tuple[int, ...]:
+    return x.shape[-1], *(w.shape[1] for w in weights)
+
+
+def _tiled(x: Array, weights: _Arrays) -> bool:
+    """Whether the kernel of bfloat16 tiles can do it here."""
+    widths = _widths(x, weights)
+    fits = len(weights) <= MAX_LAYERS and 1 <= min(widths) and max(widths) <= MAX_WIDE
+    able = fits and x.dtype == jnp.float32 and jax.default_backend() == "cpu"
+    return able and native.has_tiles() and native.load()
+
+
 def choose_backend(backend: str, x: Array, weights: _Arrays) -> str:
     """Resolve ``auto`` to ``native`` or ``xla``.
 
@@ -121,7 +147,7 @@ def choose_backend(backend: str, x: Array, weights: _Arrays) -> str:
     """
     if backend not in get_args(Backend):
         raise ValueError(f"backend={backend!r}, expected one of {get_args(Backend)}")
-    widths = (x.shape[-1], *(w.shape[1] for w in weights))
+    widths = _widths(x, weights)
     fits = len(weights) <= MAX_LAYERS and 1 <= min(widths) and max(widths) <= MAX_WIDTH
     if backend == "xla":
         return "xla"
@@ -157,13 +183,28 @@ def _like(array: Array) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(array.shape, array.dtype)
 
 
-def _static(weights: _Arrays, biases: _Arrays, activation: str) -> dict[str, Any]:
-    return {
-        "n_threads": np.int64(native.threads()),
-        "layers": np.int64(len(weights)),
-        "biased": np.bool_(bool(biases)),
-        "sine": np.bool_(activation == "sine"),
-    }
+def _call(
+    way: Literal["Forward", "Backward"],
+    kernel: _Kernel,
+    out: Any,  # noqa: ANN401
+    inputs: _Arrays,
+    weights: _Arrays,
+    biases: _Arrays,
+    **flags: np.bool_,
+) -> Any:  # noqa: ANN401
+    if kernel != "tiles":
+        flags["sine"] = np.bool_(kernel == "sine")
+    return native.call(
+        f"MlpTiles{way}" if kernel == "tiles" else f"Mlp{way}",
+        out,
+        *inputs,
+        *weights,
+        *biases,
+        n_threads=np.int64(native.threads()),
+        layers=np.int64(len(weights)),
+        biased=np.bool_(bool(biases)),
+        **flags,
+    )
 
 
 def _batched(tree: Any) -> bool:  # noqa: ANN401
@@ -185,13 +226,12 @@ def _folded(array: Array, batched: bool, size: int) -> Array:
     return full.reshape(-1, full.shape[-1])
 
 
-def _forward(x: Array, weights: _Arrays, biases: _Arrays, activation: Activation) -> Array:
+def _forward(x: Array, weights: _Arrays, biases: _Arrays, kernel: _Kernel) -> Array:
     """The kernel; ``vmap`` over samples alone makes one call of more samples."""
 
     def call(x: Array, weights: _Arrays, biases: _Arrays) -> Array:
         out = jax.ShapeDtypeStruct((x.shape[0], weights[-1].shape[1]), x.dtype)
-        static = _static(weights, biases, activation)
-        return native.call("MlpForward", out, x, *weights, *biases, **static)
+        return _call("Forward", kernel, out, (x,), weights, biases)
 
     @custom_vmap
     def run(x: Array, weights: _Arrays, biases: _Arrays) -> Array:
@@ -209,16 +249,15 @@ def _forward(x: Array, weights: _Arrays, biases: _Arrays, activation: Activation
 
 
 def _backward(
-    x: Array, g: Array, weights: _Arrays, biases: _Arrays, activation: Activation, want: _Wanted
+    x: Array, g: Array, weights: _Arrays, biases: _Arrays, kernel: _Kernel, want: _Wanted
 ) -> tuple[Array, ...]:
     """The wanted ones of the gradients of x, weights, biases; folds as :func:`_forward` does."""
 
     def call(x: Array, g: Array, weights: _Arrays, biases: _Arrays) -> tuple[Array, ...]:
         wanted = ([x] if want.x else []) + ([*weights, *biases] if want.weights else [])
         flags = {"want_x": np.bool_(want.x), "want_weights": np.bool_(want.weights)}
-        static = _static(weights, biases, activation) | flags
         out = [_like(a) for a in wanted]
-        return tuple(native.call("MlpBackward", out, x, g, *weights, *biases, **static))
+        return tuple(_call("Backward", kernel, out, (x, g), weights, biases, **flags))
 
     @custom_vmap
     def run(x: Array, g: Array, weights: _Arrays, biases: _Arrays) -> tuple[Array, ...]:
@@ -238,23 +277,23 @@ def _backward(
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3,))
-def _native(x: Array, weights: _Arrays, biases: _Arrays, activation: Activation) -> Array:
-    return _forward(x, weights, biases, activation)
+def _native(x: Array, weights: _Arrays, biases: _Arrays, kernel: _Kernel) -> Array:
+    return _forward(x, weights, biases, kernel)
 
 
-def _native_fwd(x: Any, weights: Any, biases: Any, activation: Activation) -> tuple[Array, Any]:  # noqa: ANN401
+def _native_fwd(x: Any, weights: Any, biases: Any, kernel: _Kernel) -> tuple[Array, Any]:  # noqa: ANN401
     want = _Wanted(x.perturbed, any(a.perturbed for a in (*weights, *biases)))
     inputs = (x.value, tuple(w.value for w in weights), tuple(b.value for b in biases))
-    return _native(*inputs, activation), (inputs, want)
+    return _native(*inputs, kernel), (inputs, want)
 
 
-def _native_bwd(activation: Activation, saved: tuple[_Inputs, _Wanted], g: Any) -> Any:  # noqa: ANN401
+def _native_bwd(kernel: _Kernel, saved: tuple[_Inputs, _Wanted], g: Any) -> Any:  # noqa: ANN401
     (x, weights, biases), want = saved
     if isinstance(g, SymbolicZero):
         g = jnp.zeros((x.shape[0], weights[-1].shape[1]), x.dtype)
     if not (want.x or want.weights):
         return None, None, None
-    grads: Any = _gradients(x, g, weights, biases, activation, want)
+    grads: Any = _gradients(x, g, weights, biases, kernel, want)
     g_x, rest = (grads[0], grads[1:]) if want.x else (None, grads)
     if not want.weights:
         return g_x, None, None
@@ -266,24 +305,24 @@ _native.defvjp(_native_fwd, _native_bwd, symbolic_zeros=True)
 
 @partial(jax.custom_vjp, nondiff_argnums=(4, 5))
 def _gradients(
-    x: Array, g: Array, weights: _Arrays, biases: _Arrays, activation: Activation, want: _Wanted
+    x: Array, g: Array, weights: _Arrays, biases: _Arrays, kernel: _Kernel, want: _Wanted
 ) -> tuple[Array, ...]:
-    return _backward(x, g, weights, biases, activation, want)
+    return _backward(x, g, weights, biases, kernel, want)
 
 
 def _gradients_fwd(
-    x: Array, g: Array, weights: _Arrays, biases: _Arrays, activation: Activation, want: _Wanted
+    x: Array, g: Array, weights: _Arrays, biases: _Arrays, kernel: _Kernel, want: _Wanted
 ) -> tuple[tuple[Array, ...], Any]:
     inputs = (x, g, weights, biases)
-    return _gradients(*inputs, activation, want), inputs
+    return _gradients(*inputs, kernel, want), inputs
 
 
-def _gradients_bwd(activation: Activation, want: _Wanted, inputs: Any, h: Any) -> Any:  # noqa: ANN401
+def _gradients_bwd(kernel: _Kernel, want: _Wanted, inputs: Any, h: Any) -> Any:  # noqa: ANN401
     """The second derivative, in XLA: that of the blocked network's own gradient."""
 
     def gradients(x: Array, g: Array, weights: _Arrays, biases: _Arrays) -> tuple[Array, ...]:
         def net(x: Array, weights: _Arrays, biases: _Arrays) -> Array:
-            return blocked_mlp(x, weights, biases, activation)
+            return blocked_mlp(x, weights, biases, "sine" if kernel == "sine" else "relu")
 
         g_x, g_weights, g_biases = jax.vjp(net, x, weights, biases)[1](g)
         return (g_x,) * want.x + (*g_weights, *g_biases) * want.weights

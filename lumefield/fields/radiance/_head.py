@@ -10,6 +10,7 @@ import jax
 from flax import nnx
 from jaxtyping import Array, Float
 
+from lumefield.fields.networks._fused_mlp import Precision
 from lumefield.fields.radiance._directions import SH_TERMS, direction_basis, exp_density, joined
 from lumefield.fields.radiance._stack import Stack
 
@@ -25,10 +26,17 @@ def density_and_features(
 
 
 def colour_head(
-    features: int, hidden: Sequence[int], *, look: int, bias: bool = True, rngs: nnx.Rngs
+    features: int,
+    hidden: Sequence[int],
+    *,
+    look: int,
+    bias: bool = True,
+    precision: Precision = "float32",
+    rngs: nnx.Rngs,
 ) -> Stack:
     """A network for ``colour_of``: features, direction and look to three numbers."""
-    return Stack([features + SH_TERMS + look, *hidden, 3], bias=bias, rngs=rngs)
+    sizes = [features + SH_TERMS + look, *hidden, 3]
+    return Stack(sizes, bias=bias, precision=precision, rngs=rngs)
 
 
 def colour_of(

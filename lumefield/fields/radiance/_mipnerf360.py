@@ -2,7 +2,7 @@
 
 Barron et al., "Mip-NeRF 360: Unbounded Anti-Aliased Neural Radiance Fields", 2022. Sec. 2
 (contraction, by who renders), Sec. 3 (proposal network), Sec. 4 (losses, by who trains). We differ
-in the size (4 layers of 192 instead of 8 of 1024), in 6 instead of 21 directions of the encoding
+in the size (4 layers of 192 to 384 instead of 8 of 1024), in 6 instead of 21 directions of the encoding
 (the icosahedron without tessellation, so that the first layer stays small), and in one proposal
 network that serves both of its rounds, as in the paper.
 """
@@ -41,11 +41,13 @@ class MipNerf360(nnx.Module):
         def inputs(octaves: int) -> int:
             return 3 + 2 * _DIRECTIONS * octaves
 
-        self.trunk = Stack([inputs(degrees), *[width] * depth, 1 + width // 2], rngs=rngs)
-        self.head = colour_head(width // 2, [width // 2], look=look, rngs=rngs)
-        self.proposal = Stack(
-            [inputs(proposal_degrees), proposal_width, proposal_width, 1], rngs=rngs
+        layers = [inputs(degrees), *[width] * depth, 1 + width // 2]
+        self.trunk = Stack(layers, precision="bfloat16", rngs=rngs)
+        self.head = colour_head(
+            width // 2, [width // 2], look=look, precision="bfloat16", rngs=rngs
         )
+        layers = [inputs(proposal_degrees), proposal_width, proposal_width, 1]
+        self.proposal = Stack(layers, precision="bfloat16", rngs=rngs)
 
     def density(
         self, x: Float[Array, "*s 3"], cov: Float[Array, "*s 3 3"] | None = None

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from lumefield.fields.networks._fused_mlp import mlp
+from lumefield.fields.networks._fused_mlp import Precision, mlp
 
 
 class Stack(nnx.Module):
@@ -16,9 +16,23 @@ class Stack(nnx.Module):
 
     He et al., "Delving Deep into Rectifiers", 2015: uniform weights of variance 2 / inputs before a
     ReLU, 1 / inputs in the last layer; biases start at 0.
+
+    Args:
+        sizes: Inputs, hidden features, outputs.
+        bias: Whether layers have one.
+        precision: Of the factors of products, see :func:`lumefield.fields.networks.mlp`.
+        rngs: For the weights.
     """
 
-    def __init__(self, sizes: Sequence[int], *, bias: bool = True, rngs: nnx.Rngs) -> None:
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        *,
+        bias: bool = True,
+        precision: Precision = "float32",
+        rngs: nnx.Rngs,
+    ) -> None:
+        self.precision: Precision = precision
         pairs = list(itertools.pairwise(sizes))
         gains = [6.0] * (len(pairs) - 1) + [3.0]
         self.weights = nnx.List(
@@ -30,7 +44,7 @@ class Stack(nnx.Module):
     def __call__(self, x: Float[Array, "*s i"]) -> Float[Array, "*s o"]:
         """Evaluate at ``x``; every leading axis is a batch axis."""
         biases = [b[...] for b in self.biases] if len(self.biases) else None
-        return mlp(x, [w[...] for w in self.weights], biases)
+        return mlp(x, [w[...] for w in self.weights], biases, precision=self.precision)
 
 
 def _uniform(key: Array, i: int, o: int, gain: float) -> Float[Array, "i o"]:
