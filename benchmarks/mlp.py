@@ -3,8 +3,9 @@
 Each number of threads is a process of its own, because XLA sizes its pool once. One thread: CPU
 time of a process pinned to one core. Two threads: wall time, minimum of rounds, which means nothing
 on a busy machine, so the number of free cores is printed beside it. ``plain`` is the network as one
-expression, ``blocked`` the XLA fallback, ``native`` the kernel; ``fwd+bwd`` gives the gradients of
-inputs, weights and biases. All contenders take turns within a round.
+expression, ``blocked`` the XLA fallback, ``native`` the kernel, ``bfloat16`` what is taken where
+that is allowed (tiles, on CPUs that multiply them; else the same as without); ``fwd+bwd`` gives the
+gradients of inputs, weights and biases. All contenders take turns within a round.
 """
 
 import argparse
@@ -24,6 +25,8 @@ ROOT = Path(__file__).parents[1]
 CASES: dict[str, tuple[tuple[tuple[int, ...], ...], str, int]] = {
     "ngp pair": (((32, 64, 16), (32, 64, 64, 3)), "relu", 1 << 16),
     "siren 64x3": (((2, 64, 64, 64, 3),), "sine", 1 << 14),
+    "mip 256": (((123, 256, 256, 256, 256, 129),), "relu", 1 << 12),
+    "mip 384": (((123, 384, 384, 384, 384, 193),), "relu", 1 << 12),
 }
 """Name -> layer sizes of its networks, activation, samples. Only sine networks have biases."""
 
@@ -75,7 +78,7 @@ def _contenders(name: str) -> dict[str, Run]:
     import numpy as np
 
     from lumefield.fields.networks._blocked import blocked_mlp, plain_mlp
-    from lumefield.fields.networks._fused_mlp import mlp
+    from lumefield.fields.networks._fused_mlp import MAX_WIDTH, mlp
 
     shapes, act, n = CASES[name]
     activation: Any = act
@@ -97,8 +100,16 @@ def _contenders(name: str) -> dict[str, Run]:
     def native(x: Any, weights: Any, biases: Any, activation: Any) -> Any:
         return mlp(x, weights, biases, activation=activation, backend="native")
 
+    def half(x: Any, weights: Any, biases: Any, activation: Any) -> Any:
+        return mlp(x, weights, biases, activation=activation, precision="bfloat16")
+
+    contenders = {"plain": plain_mlp, "blocked": blocked_mlp, "native": native, "bfloat16": half}
+    widest = max(size for sizes in shapes for size in sizes)
+    left_out = {"native"} if widest > MAX_WIDTH else set[str]()
+    left_out |= {"bfloat16"} if activation == "sine" else set()
     runs: dict[str, Run] = {}
-    for kind, function in (("plain", plain_mlp), ("blocked", blocked_mlp), ("native", native)):
+    for kind in (k for k in contenders if k not in left_out):
+        function: Any = contenders[kind]
 
         def forward(x: Any, nets: Any, function: Any = function) -> Any:
             return [function(x, *net, activation) for net in nets]

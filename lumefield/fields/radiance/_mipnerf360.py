@@ -2,9 +2,10 @@
 
 Barron et al., "Mip-NeRF 360: Unbounded Anti-Aliased Neural Radiance Fields", 2022. Sec. 2
 (contraction, by who renders), Sec. 3 (proposal network), Sec. 4 (losses, by who trains). We differ
-in the size (4 layers of 192 to 384 instead of 8 of 1024), in 6 instead of 21 directions of the encoding
-(the icosahedron without tessellation, so that the first layer stays small), and in one proposal
-network that serves both of its rounds, as in the paper.
+in the size (4 layers of 192 to 384 instead of 8 of 1024), in 6 instead of 21 directions of the
+encoding (the icosahedron without tessellation, so that the first layer stays small), in one
+proposal network that serves both of its rounds, as in the paper, and in products of bfloat16 where
+the CPU has them.
 """
 
 import jax
