@@ -1,5 +1,6 @@
 """``lumefield compress``: a picture, a video or a scene to a ``.lume`` file."""
 
+import dataclasses
 import json
 import os
 import time
@@ -19,8 +20,11 @@ from lumefield.errors import InputError
 
 if TYPE_CHECKING:
     from lumefield.codecs.formats import Picture as Photo
+    from lumefield.codecs.neural import Picture
     from lumefield.codecs.overfit import Goal
 
+BT601 = (1, 13, 6)
+"""H.273 code points of 4:2:0: sRGB primaries and transfer, the matrix of BT.601."""
 LAMBDA = 1e-3
 """Exchange rate when nothing is asked for: about 34 to 38 dB for photos."""
 _LIMITS = {
@@ -54,6 +58,8 @@ class Compress:
     """Scene: dB that its held-out views may lose; 0.3 when nothing is asked for."""
     lambda_: Annotated[float | None, tyro.conf.arg(name="lambda")] = None
     """Squared error worth one bit per pixel; smaller is better and larger. Default 0.001."""
+    chroma: Literal["444", "420"] = "444"
+    """Picture: 420 keeps colour at half the size, in Y'CbCr as JPEGs and videos do (8 bits)."""
     roi: Path | None = None
     """Picture of the same size: where it is white, errors count eleven times as much."""
     gop: int = 32
@@ -87,6 +93,11 @@ def compress(settings: Compress) -> Path:
     is_film = settings.input.suffix.lower() in VIDEO_SUFFIXES
     scene = not is_film and is_scene(settings.input)
     check_method(settings, "video" if is_film else "scene" if scene else "image")
+    if settings.chroma == "420" and (is_film or scene or settings.method != OURS):
+        raise InputError(
+            "--chroma 420 is for pictures with this package's codec, and videos have it anyway; "
+            "leave it out"
+        )
     if is_film:
         check_video(settings)
     if scene:
@@ -104,6 +115,7 @@ def compress(settings: Compress) -> Path:
 
     photo = load_picture(settings.input)
     pixels, picture, metadata = integers_of(photo)
+    picture = _subsampled(picture, settings) if settings.chroma == "420" else picture
     weight = _weight(settings.roi, pixels.shape[:2])
     effort, begun = EFFORTS[settings.effort], time.monotonic()
     total = effort.steps + effort.hard_steps + effort.finish_steps
@@ -127,6 +139,16 @@ def compress(settings: Compress) -> Path:
         "decoded and compared"
     )
     return settings.out
+
+
+def _subsampled(picture: "Picture", settings: Compress) -> "Picture":
+    """The header of the same picture in 4:2:0."""
+    if picture.channels != 3 or picture.bits != 8:
+        raise InputError(
+            f"--chroma 420: {settings.input} has {picture.channels} channels of {picture.bits} "
+            "bits, expected 3 of 8; leave it out"
+        )
+    return dataclasses.replace(picture, subsampled=True, colour=BT601, full_range=False)
 
 
 def _check(settings: Compress) -> None:

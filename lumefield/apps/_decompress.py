@@ -9,7 +9,7 @@ import numpy as np
 import tyro
 
 from lumefield.apps._compress_scene import decompress_scene
-from lumefield.apps._decompress_video import decompress_film
+from lumefield.apps._decompress_video import decompress_film, write_planes
 from lumefield.errors import FormatError, InputError
 
 
@@ -20,7 +20,8 @@ class Decompress:
     input: tyro.conf.Positional[Path]
     """The .lume file."""
     out: Path
-    """Picture to write: .png, .tif, .jpg, .webp, or .exr and .hdr for linear light. Video: .mp4
+    """Picture to write: .png, .tif, .jpg, .webp, .exr and .hdr for linear light, or .y4m for the
+    planes of one compressed with --chroma 420. Video: .mp4
     (H.264, near lossless), .mkv (FFV1, lossless) or .y4m (raw), or a folder for PNGs. Gaussians:
     a splat file (.ply .spz .sog ...). Radiance field: a folder, which is a SCENE then."""
     frames: str | None = None
@@ -49,7 +50,7 @@ def decompress(settings: Decompress) -> Path:
     from lumefield.apps._compress import linear_light
     from lumefield.apps._progress import Say
     from lumefield.codecs.formats import save_picture
-    from lumefield.codecs.neural import Container, decode_image, interleaved
+    from lumefield.codecs.neural import Container, decode_image, pixels_of
 
     data = settings.input.read_bytes()
     holds = Container.holds(data)
@@ -66,13 +67,9 @@ def decompress(settings: Decompress) -> Path:
     planes, container = decode_image(data, settings.backend, source=str(settings.input))
     picture = container.picture
     assert picture is not None
-    if picture.subsampled:
-        raise InputError(
-            f"{settings.input}: holds 4:2:0 chroma, which is not written to pictures yet; read it "
-            "with lumefield.codecs.neural.decode_image"
-        )
-    pixels = interleaved(planes)
-    values = pixels.astype(np.float64) / (2**picture.bits - 1)
+    if settings.out.suffix.lower() == ".y4m":
+        return write_planes(settings, planes, picture)
+    values = pixels_of(planes, picture).astype(np.float64) / (2**picture.bits - 1)
     peak = _peak(container.metadata())
     if peak is not None and settings.out.suffix.lower() not in (".exr", ".hdr"):
         raise InputError(

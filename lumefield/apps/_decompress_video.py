@@ -1,5 +1,6 @@
 """``lumefield decompress`` of a video: frames to a film or to PNGs, sound copied."""
 
+import dataclasses
 import tempfile
 from collections.abc import Iterable
 from fractions import Fraction
@@ -49,6 +50,24 @@ def decompress_film(settings: "Decompress", data: bytes) -> Path:
         f"{settings.out}: {stop - first} frames of {picture.columns} x {picture.rows}, from "
         f"{len(data):,} bytes"
     )
+    return settings.out
+
+
+def write_planes(settings: "Decompress", planes: "Planes", picture: Any) -> Path:  # noqa: ANN401
+    """Write the planes of a 4:2:0 picture, as they are, as a film of one frame.
+
+    Raises:
+        InputError: If it is no such picture.
+    """
+    from lumefield.apps._progress import Say
+
+    if not picture.subsampled or picture.bits != 8:
+        raise InputError(
+            f"--out {settings.out}: {settings.input} is no 4:2:0 picture of 8 bits; write .png"
+        )
+    like = dataclasses.replace(picture, rate=Fraction(1))
+    _film(settings.out, [planes], like, b"", Fraction(0), Fraction(1))
+    Say().line(f"{settings.out}: {picture.columns} x {picture.rows}, 4:2:0")
     return settings.out
 
 

@@ -206,12 +206,11 @@ def _lume_frames(path: Path) -> Iterator[Any]:
 
 
 def _lume(path: Path) -> NDArray[np.float32]:
-    from lumefield.codecs.neural import decode_image, interleaved
+    from lumefield.codecs.neural import decode_image, pixels_of
 
     planes, container = decode_image(path.read_bytes(), source=str(path))
-    if container.picture is None or container.picture.subsampled:
-        raise InputError(f"{path}: holds 4:2:0 chroma; decompress it to a picture first")
-    pixels = interleaved(planes)
+    assert container.picture is not None, "an image has one"
+    pixels = pixels_of(planes, container.picture)
     return _three(pixels.astype(np.float32) / np.float32(2**container.picture.bits - 1))
 
 

@@ -45,12 +45,12 @@ def lume_table(path: Path) -> tuple["Served", str]:
         facts = f"{picture.frames} frames, {float(picture.rate):.6g} a second"
         body = _PLAYER
     else:
-        from lumefield.codecs.neural import decode_image, interleaved
+        from lumefield.codecs.neural import decode_image, pixels_of
 
         planes, container = decode_image(data, source=str(path))
         picture = container.picture
         assert picture is not None, "an image has one"
-        table = {"/picture.png": ("image/png", _png(interleaved(planes), picture.bits))}
+        table = {"/picture.png": ("image/png", _png(pixels_of(planes, picture), picture.bits))}
         facts, body = f"{picture.channels} channels", '<img src="picture.png" alt="">'
     told = f"{path.name}: {picture.columns} x {picture.rows}, {facts}, {len(data):,} bytes"
     page = _PAGE.format(

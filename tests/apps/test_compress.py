@@ -11,7 +11,7 @@ from lumefield.apps._compress import Compress, compress, linear_light
 from lumefield.apps._decompress import Decompress, decompress
 from lumefield.codecs import overfit as encoder
 from lumefield.codecs.formats import load_picture, save_picture
-from lumefield.codecs.neural import Picture, Widths, base_model, encode_image
+from lumefield.codecs.neural import Picture, Widths, base_model, decode_image, encode_image
 
 
 def waves(rows: int = 40, columns: int = 56, channels: int = 3) -> np.ndarray:
@@ -134,7 +134,40 @@ def test_what_cannot_be_done_is_one_line_and_writes_nothing(
     assert (tmp_path / "kept.lume").read_bytes() == b"kept"
 
 
-def test_subsampled_chroma_is_refused_in_one_line(
+@pytest.mark.parametrize("size", [(40, 56), (13, 7), (1, 1)])
+def test_chroma_of_half_the_size_comes_back_in_colour(tmp_path: Path, size: tuple[int, int]):
+    values = waves(*size)
+    values[..., 0] *= 0.6
+    back = there_and_back(tmp_path, values, chroma="420")
+    assert back.shape == values.shape
+    if size == (40, 56):
+        assert psnr(back, values) > 28
+    out = tmp_path / "planes.y4m"
+    decompress(Decompress(tmp_path / "a.lume", out))
+    planes, container = decode_image((tmp_path / "a.lume").read_bytes())
+    assert container.picture
+    assert container.picture.subsampled
+    head, raw = out.read_bytes().split(b"FRAME\n")
+    assert f"W{size[1]} H{size[0]}".encode() in head
+    assert b"C420" in head
+    assert raw == b"".join(p.tobytes() for p in planes)
+
+
+def test_what_cannot_have_half_the_chroma_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    grey, photo, out = (tmp_path / name for name in ("grey.png", "in.png", "a.lume"))
+    save_picture(grey, waves(channels=1))
+    save_picture(photo, waves())
+    line = refusal(capsys, "compress", grey, "--out", out, "--chroma", "420")
+    assert "has 1 channels of 8 bits, expected 3 of 8" in line
+    words = ("compress", photo, "--out", out, "--chroma", "420", "--method", "coin")
+    assert "--chroma 420 is for pictures with this package's codec" in refusal(capsys, *words)
+    there_and_back(tmp_path, waves())
+    assert "no 4:2:0 picture" in refusal(capsys, "decompress", out, "--out", tmp_path / "b.y4m")
+
+
+def test_subsampled_planes_of_an_unknown_matrix_are_refused_in_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     widths = Widths(3, 4, 4, 3)
@@ -142,7 +175,7 @@ def test_subsampled_chroma_is_refused_in_one_line(
     data = encode_image(base_model(0, widths), latents, Picture(6, 8, subsampled=True))
     (tmp_path / "a.lume").write_bytes(data)
     line = refusal(capsys, "decompress", tmp_path / "a.lume", "--out", tmp_path / "b.png")
-    assert "4:2:0" in line
+    assert "matrix coefficients 0" in line
 
 
 def test_linear_light_needs_a_file_that_can_hold_it(

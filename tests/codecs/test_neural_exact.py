@@ -20,15 +20,15 @@ from lumefield.codecs.neural import (
     decode_image,
     encode_image,
     image_cost,
-    interleaved,
     levels_for,
+    pixels_of,
 )
 from lumefield.codecs.neural._chunk import decode_chunk, picture_chunk, taken_apart
 from lumefield.codecs.neural._decoders import Backend, decoders
 from lumefield.codecs.neural._latents import code_latents
 from lumefield.codecs.neural._levels import Level, level_sizes, places, pyramid
 from lumefield.codecs.neural._twin import upsample
-from lumefield.errors import RunError
+from lumefield.errors import FormatError, RunError
 from tests.codecs.neural_models import random_case, random_latents, random_model, worst_model
 
 ROOT = Path(__file__).parents[2]
@@ -238,11 +238,41 @@ def test_the_bilinear_base_keeps_a_constant():
     assert not stack[:-1].any()
 
 
-def test_planes_of_one_size_are_interleaved_and_others_not():
+def test_planes_of_one_size_are_put_side_by_side():
     planes = tuple(np.full((2, 3), c, np.uint8) for c in range(3))
-    assert interleaved(planes).shape == (2, 3, 3)
-    with pytest.raises(ValueError, match="differ in size"):
-        interleaved((planes[0], planes[1][:1], planes[2][:1]))
+    assert np.array_equal(pixels_of(planes, Picture(2, 3))[1, 2], [0, 1, 2])
+
+
+@pytest.mark.parametrize("matrix", [1, 2, 6])
+@pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize("bits", [8, 10])
+def test_subsampled_planes_become_the_rgb_of_a_float_twin(matrix: int, full: bool, bits: int):
+    rng = np.random.default_rng(matrix)
+    kind = np.uint8 if bits == 8 else np.uint16
+    sizes, top = ((7, 10), (4, 5), (4, 5)), 1 << bits
+    planes = tuple(rng.integers(top // 5, 4 * top // 5, s).astype(kind) for s in sizes)
+    picture = Picture(7, 10, 3, bits, subsampled=True, colour=(1, 13, matrix), full_range=full)
+    found = pixels_of(planes, picture)
+
+    def doubled(x: NDArray[Any], n: int) -> NDArray[Any]:
+        places = (np.arange(n) - 0.5) / 2
+        return np.stack([np.interp(places, np.arange(len(c)), c) for c in x.T], 1)
+
+    unit, red, blue = top / 256, 0.2126 if matrix == 1 else 0.299, 0.0722 if matrix == 1 else 0.114
+    y = (planes[0] - 0.0) / (top - 1) if full else (planes[0] - 16 * unit) / (219 * unit)
+    wide = ((doubled(doubled(p.astype(float), 7).T, 10).T - 128 * unit) for p in planes[1:])
+    u, v = (c / (top - 1 if full else 224 * unit) for c in wide)
+    r, b = y + 2 * (1 - red) * v, y + 2 * (1 - blue) * u
+    g = (y - red * r - blue * b) / (1 - red - blue)
+    wanted = np.clip(np.stack([r, g, b], -1), 0, 1) * (top - 1)
+    assert found.dtype == kind
+    assert np.abs(found - wanted).max() < 0.51
+
+
+def test_subsampled_planes_of_an_unknown_matrix_are_refused():
+    planes = tuple(np.zeros(s, np.uint8) for s in ((2, 2), (1, 1), (1, 1)))
+    with pytest.raises(FormatError, match="matrix coefficients 9, expected one of"):
+        pixels_of(planes, Picture(2, 2, subsampled=True, colour=(1, 13, 9)))
 
 
 def broken(model: ImageModel, value: NDArray[Any]) -> ImageModel:

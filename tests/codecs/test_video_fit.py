@@ -21,6 +21,7 @@ from lumefield.codecs.overfit import (
     Goal,
     VideoEffort,
     VideoPlan,
+    _chroma,
     _video_match,
     _video_model,
     compress_video,
@@ -117,7 +118,7 @@ def test_colour_error_of_a_grey_step_is_that_of_each_channel():
     target = jnp.full((3, 8, 9), 8.0)
     frame = target.at[0].add(16 / 255)
     want = (1 / 219) ** 2
-    assert float(_video_model.colour_error(frame, target)) == pytest.approx(want, rel=1e-4)
+    assert float(_chroma.colour_error(frame, target)) == pytest.approx(want, rel=1e-4)
 
 
 def test_block_matching_finds_how_a_picture_moves():
@@ -142,7 +143,7 @@ def test_pictures_in_video_colours_are_those_in_rgb():
     rgb = np.stack(synthesise(colour, latents, 8, subsampled=False)).astype(np.float64)
     y, u, v = synthesise(video, latents, 8, subsampled=False)
     wide = np.stack([y - 16.0, u - 128.0, v - 128.0])
-    again = np.tensordot(_video_model.RGB, wide, 1)
+    again = np.tensordot(_chroma.RGB, wide, 1)
     assert np.abs(again - rgb)[(rgb > 8) & (rgb < 247)].max() < 3
 
 

@@ -138,14 +138,3 @@ def _of_network(container: Container, picture: Picture, backend: Backend) -> Pla
     from lumefield.codecs.families import decode_planes  # which imports this room
 
     return next(decode_planes(network, picture, backend))
-
-
-def interleaved(planes: Planes) -> NDArray[np.unsignedinteger[Any]]:
-    """(H, W, C) array of planes of one size.
-
-    Raises:
-        ValueError: If they differ in size (4:2:0).
-    """
-    if len({plane.shape for plane in planes}) != 1:
-        raise ValueError("planes of 4:2:0 differ in size; upsample the chroma first")
-    return np.stack(planes, -1)

@@ -9,7 +9,8 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
-from lumefield.codecs.neural._base import LEARNED, base_model, has_learned
+from lumefield.codecs.neural._base import LEARNED, LEARNED_VIDEO, base_model, has_learned
+from lumefield.codecs.neural._colour import pixels_of
 from lumefield.codecs.neural._container import Picture
 from lumefield.codecs.neural._image import decode_image, encode_image
 from lumefield.codecs.neural._levels import levels_for
@@ -79,7 +80,7 @@ def compress_picture(
     """Compress one picture; what is returned has been decoded and compared.
 
     Args:
-        pixels: (H, W, C) integers in [0, 2^bits - 1].
+        pixels: (H, W, C) integers in [0, 2^bits - 1]; RGB also where the picture is 4:2:0.
         picture: Size, depth and colour; goes into the header.
         goal: Lambda, PSNR, or bits of the whole file.
         effort: How long to fit.
@@ -95,7 +96,7 @@ def compress_picture(
     importance = np.ones((rows, columns), np.float32) if weight is None else weight
     importance = importance / importance.mean()
     widths = Widths(levels_for(rows, columns), CONTEXT, SYNTHESIS, channels)
-    networks, identity = _first_networks(widths, seed)
+    networks, identity = _first_networks(widths, picture.subsampled, seed)
     base = base_model(identity, widths)
     told = _teller(progress, effort)
 
@@ -114,7 +115,8 @@ def compress_picture(
 
     wanted = dataclasses.replace(goal, bits_beside=beside)
     start_of = networks_of(base)
-    state = start(networks, target, importance, goal, base=start_of, seed=seed)
+    is_420 = picture.subsampled
+    state = start(networks, target, importance, goal, base=start_of, subsampled=is_420, seed=seed)
     state = fit_latents(state, effort, wanted, on_chunk=told)
     model = rounded(state)
     known = _OVERHEAD + parameter_bits(model, base)
@@ -126,7 +128,7 @@ def compress_picture(
 
     def encoded(latents: list[NDArray[np.int32]]) -> tuple[bytes, float]:
         data = encode_image(model, latents, picture, name=name, metadata=metadata, base=identity)
-        return data, _psnr(np.stack(decode_image(data)[0], -1), pixels, full)
+        return data, _psnr(pixels_of(decode_image(data)[0], picture), pixels, full)
 
     def finished(state: TrainState) -> TrainState:
         return finish_latents(state, networks_of(model), effort, wanted, on_chunk=told)
@@ -178,10 +180,11 @@ def landed(coded: Callable[[float], tuple[bytes, float]], goal: Goal) -> tuple[b
     return best
 
 
-def _first_networks(widths: Widths, seed: int) -> tuple[Networks, int]:
+def _first_networks(widths: Widths, subsampled: bool, seed: int) -> tuple[Networks, int]:
     """Networks to start from, and the base model that they are stored relative to."""
     if has_learned(widths):
-        return networks_of(base_model(LEARNED, widths)), LEARNED
+        identity = LEARNED_VIDEO if subsampled else LEARNED
+        return networks_of(base_model(identity, widths)), identity
     networks = start_networks(
         jax.random.key(seed),
         levels=widths.levels,

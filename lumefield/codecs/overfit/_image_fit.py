@@ -24,6 +24,7 @@ from flax import struct
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from lumefield.codecs.neural._model import MAX_BIAS, MAX_FILTER, MAX_WEIGHT
+from lumefield.codecs.overfit._chroma import rgb_of
 from lumefield.fields.latent import (
     RANGE,
     ContextModel,
@@ -103,6 +104,8 @@ class Picture:
     weight: Float[Array, "h w"]
     """Importance of a pixel, mean 1."""
     log_lambda: Float[Array, ""]
+    subsampled: bool = struct.field(pytree_node=False, default=False)
+    """The networks give Y'CbCr, shown as 4:2:0 of narrow range; ``target`` is RGB all the same."""
     base: Any = None
     """:class:`Networks` that those of the file are stored relative to; None: they cost nothing."""
 
@@ -154,6 +157,7 @@ def start(
     goal: Goal,
     *,
     base: Networks | None = None,
+    subsampled: bool = False,
     seed: int = 0,
 ) -> TrainState:
     """The state before the first step: latents of zero.
@@ -164,6 +168,7 @@ def start(
         weight: (h, w) importance of each pixel, mean 1.
         goal: What to steer to.
         base: Networks that those of the file are stored relative to; without it they cost nothing.
+        subsampled: Whether the networks give Y'CbCr for 4:2:0.
         seed: Of the noise.
     """
     _, h, w = picture.shape
@@ -176,6 +181,7 @@ def start(
         target=jnp.asarray(picture, jnp.float32),
         weight=jnp.asarray(weight, jnp.float32),
         log_lambda=jnp.asarray(math.log(goal.first_lambda(h * w)), jnp.float32),
+        subsampled=subsampled,
         base=base,
     )
     return TrainState.start(scene, _adam(Effort(1, 1, 1), levels), jax.random.key(seed), aux)
@@ -208,7 +214,8 @@ def _fall(share: Array) -> Array:
 def distortion(scene: LatentImage, latents: tuple[Array, ...], picture: Picture) -> Array:
     """Weighted mean squared error of values in [0, 1]."""
     nets = scene.networks
-    z = synthesise(nets.synthesis, upsample(latents, nets.filters)) / RANGE
+    z = synthesise(nets.synthesis, upsample(latents, nets.filters))
+    z = rgb_of(z) if picture.subsampled else z / RANGE
     return (jnp.square(z - picture.target) * picture.weight[None]).mean()
 
 

@@ -32,6 +32,7 @@ from lumefield.codecs.neural._motion import (
     reference,
 )
 from lumefield.codecs.neural._order import Role
+from lumefield.codecs.overfit._chroma import colour_error, halved
 from lumefield.codecs.overfit._image_fit import Goal
 from lumefield.codecs.overfit._video_bank import Bank, coded_frame, reachable
 from lumefield.codecs.overfit._video_integers import (
@@ -45,9 +46,7 @@ from lumefield.codecs.overfit._video_model import (
     InterNetworks,
     InterScene,
     References,
-    colour_error,
     decoded,
-    halved,
     motion_planes,
     padded,
     predicted,

@@ -14,8 +14,8 @@ from lumefield.codecs.neural._base import LEARNED_VIDEO, base_model
 from lumefield.codecs.neural._group import Intra
 from lumefield.codecs.neural._latents import code_latents
 from lumefield.codecs.neural._model import ImageModel, Widths
+from lumefield.codecs.overfit._chroma import colour_error
 from lumefield.codecs.overfit._integers import best_model, networks_of
-from lumefield.codecs.overfit._video_model import colour_error
 from lumefield.fields.latent import (
     Networks,
     latent_rate,

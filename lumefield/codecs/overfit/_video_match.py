@@ -22,7 +22,7 @@ from lumefield.codecs.neural._motion import (
     motion_sizes,
 )
 from lumefield.codecs.neural._order import Role
-from lumefield.codecs.overfit._video_model import doubling
+from lumefield.codecs.overfit._chroma import doubling
 
 _REACH = 24
 """Pixels searched either way."""

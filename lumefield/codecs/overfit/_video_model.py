@@ -28,6 +28,7 @@ from lumefield.codecs.neural._motion import (
     PHASES,
     TAPS,
 )
+from lumefield.codecs.overfit._chroma import doubling
 from lumefield.fields.latent import (
     RANGE,
     ContextModel,
@@ -166,17 +167,6 @@ warp.defvjp(_warp_fwd, _warp_bwd)
 
 
 @functools.cache
-def doubling(n: int, doubled: int) -> np.ndarray:
-    """(doubled, n) bilinear doubling along an axis, edges repeated."""
-    at = np.arange(doubled)
-    matrix = np.zeros((doubled, n), np.float32)
-    near, beside = at // 2, np.clip(at // 2 + np.where(at % 2, 1, -1), 0, n - 1)
-    matrix[at, near] += 0.75
-    matrix[at, beside] += 0.25
-    return matrix
-
-
-@functools.cache
 def _spread(n: int, size: int, doublings: int) -> np.ndarray:
     """(size, n) matrix of that many doublings, each cut to what the picture's axis needs."""
     matrix = np.eye(n, dtype=np.float32)
@@ -253,33 +243,3 @@ def rates(
         net = tuned(n + kind * MOTION_LEVELS, whole)
         moved = moved + latent_rate(net, tuple(y[plane] for y in motion))[0]
     return bits, moved
-
-
-RGB = np.array(
-    [[1.0, 0.0, 1.402], [1.0, -0.344136, -0.714136], [1.0, 1.772, 0.0]], np.float32
-) * np.array([255 / 219, 255 / 224, 255 / 224], np.float32)
-"""Display RGB from narrow-range Y'CbCr of BT.601, without the offsets."""
-
-
-def halved(planes: Array) -> Array:
-    """(..., h, w) -> half of it, rounded up: means of 2 x 2, edges repeated."""
-    h, w = planes.shape[-2:]
-    pad = [(0, 0)] * (planes.ndim - 2) + [(0, h % 2), (0, w % 2)]
-    even = jnp.pad(planes, pad, mode="edge")
-    quad = [even[..., i::2, j::2] for i in (0, 1) for j in (0, 1)]
-    return (quad[0] + quad[1] + quad[2] + quad[3]) / 4
-
-
-def colour_error(frame: Array, target: Array) -> Array:
-    """Mean squared error in RGB, full range 1, of Y'CbCr in [0, 16] shown as 4:2:0.
-
-    Args:
-        frame: (3, h, w).
-        target: The same; its chroma is that of halved pictures, repeated.
-    """
-    error = (frame - target) / RANGE
-    h, w = error.shape[1:]
-    down, across = (doubling(-(-n // 2), n) for n in (h, w))
-    chroma = jnp.einsum("yh,chw,xw->cyx", jnp.asarray(down), halved(error[1:]), jnp.asarray(across))
-    shown = jnp.tensordot(jnp.asarray(RGB), jnp.concatenate([error[:1], chroma]), 1)
-    return jnp.square(shown).mean()
