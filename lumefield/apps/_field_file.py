@@ -57,7 +57,17 @@ def read_surface(path: Path) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:
         RunError: If there is no such file.
         FormatError: If it is damaged.
     """
-    _, arrays = read_field(path, ("points", "colours"))
+    return surface_of(read_field(path, ("points", "colours"))[1], path)
+
+
+def surface_of(
+    arrays: Mapping[str, NDArray[Any]], path: Path
+) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:
+    """The same from the arrays of the file.
+
+    Raises:
+        FormatError: If they are damaged.
+    """
     try:
         points = arrays["points"].astype(np.float64)
         colours = arrays["colours"].astype(np.uint8)

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import tyro
 
-from lumefield.apps._field_file import FIELD_FILE, read_field, read_surface
+from lumefield.apps._field_file import FIELD_FILE, read_field, surface_of
 from lumefield.apps._inspect_lume import describe_lume, lume_facts
 from lumefield.errors import InputError, RunError
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from lumefield.codecs.formats import Splats
 
 _LEFT_OUT = "left out"
@@ -23,8 +25,8 @@ class Inspect:
     """Show what a splat file or a run holds."""
 
     scene: tyro.conf.Positional[Path]
-    """Splat file (.ply .splat .ksplat .spz .sog .glb .usdz .pt .ckpt), .lume picture or video, or
-    the folder of a run."""
+    """Splat file (.ply .splat .ksplat .spz .sog .glb .usdz .pt .ckpt), .lume file, or the folder
+    of a run."""
     json: bool = False
     """Print JSON instead of text."""
 
@@ -55,10 +57,11 @@ def facts(scene: Path) -> dict[str, Any]:
         raise InputError(f"{scene}: no such file or folder; give a splat file or a run")
     run = _run_facts(scene) if scene.is_dir() else {}
     if scene.is_dir() and (scene / FIELD_FILE).is_file():
-        return {**_field_facts(scene / FIELD_FILE), **run}
+        file = scene / FIELD_FILE
+        return {**_field_facts(file, *read_field(file)), **run}
     file = scene / "scene.ply" if scene.is_dir() else scene
     if file.suffix.lower() == ".lume":
-        return lume_facts(file)
+        return _lume_facts(file)
     if file.suffix.lower() not in SPLAT_SUFFIXES:
         raise InputError(f"{file}: not a splat file; expected one of {' '.join(SPLAT_SUFFIXES)}")
     return {
@@ -110,11 +113,27 @@ def _describe_field(found: dict[str, Any]) -> str:
     return "\n".join(f"{name:<12} {text}" for name, text in rows)
 
 
-def _field_facts(file: Path) -> dict[str, Any]:
+def _lume_facts(file: Path) -> dict[str, Any]:
+    from lumefield.codecs.families import decode_field
+    from lumefield.codecs.neural import Container
+    from lumefield.codecs.scene import decode_scene
+
+    data = file.read_bytes()
+    holds = Container.holds(data)
+    if holds == "field":
+        return _field_facts(file, *decode_field(data, str(file)))
+    if holds == "splats":
+        splats, _ = decode_scene(data, source=str(file))
+        return {"file": str(file), "bytes": len(data), **_splat_facts(splats)}
+    return lume_facts(file)
+
+
+def _field_facts(
+    file: Path, record: dict[str, Any], arrays: dict[str, "NDArray[Any]"]
+) -> dict[str, Any]:
     import numpy as np
 
-    record, arrays = read_field(file)
-    points, _ = read_surface(file)
+    points, _ = surface_of(arrays, file)
     leaves = [v for k, v in arrays.items() if k.startswith("scene.field")]
     found: dict[str, Any] = {
         "file": str(file),

@@ -12,6 +12,8 @@ from lumefield.apps import _cli
 from lumefield.apps._compress_field import field_costs
 from lumefield.apps._compress_scene import holds_scene
 from lumefield.apps._field_file import read_field
+from lumefield.apps._inspect import describe
+from lumefield.apps._inspect import facts as facts_of
 from lumefield.apps._radiance_rays import Rays
 from lumefield.apps._radiance_trace import trace
 from lumefield.apps._scene_io import load_scene, scene_draw
@@ -60,6 +62,11 @@ def test_a_field_of_any_method_comes_back(
     error = np.mean((np.clip(drawn[0], 0, 1) - np.clip(drawn[1], 0, 1)) ** 2)
     assert -10 * np.log10(error) > 38
     assert holds_scene(file)
+    told, known = facts_of(file), facts_of(run)
+    assert {name: told[name] for name in ("method", "parameters", "not_finite")} == {
+        name: known[name] for name in ("method", "parameters", "not_finite")
+    }
+    assert f"{told['parameters']:,} parameters" in describe(told)
 
 
 def test_costs_are_the_squared_derivatives_of_colours(

@@ -10,6 +10,7 @@ from lumefield.apps._compress import Compress, compress
 from lumefield.apps._compress_scene import holds_scene, is_scene
 from lumefield.apps._compress_views import sensitivities
 from lumefield.apps._decompress import Decompress, decompress
+from lumefield.apps._inspect import describe, facts
 from lumefield.apps._scene_io import load_scene, make_draw
 from lumefield.apps._view import scene_table
 from lumefield.codecs.formats import load_splats
@@ -29,6 +30,9 @@ def test_a_run_comes_back_as_a_ply_that_looks_the_same(
     assert not holds_scene(run / "scene.ply")
     assert not holds_scene(tmp_path / "none.lume")
     assert "Gaussians" in scene_table((out,))[1]
+    told = facts(out)
+    assert told["bytes"] == out.stat().st_size
+    assert f"gaussians    {len(decode_scene(out.read_bytes())[0].means)}," in describe(told)
     back, scene = load_splats(tmp_path / "b.ply"), load_scene(run)
     np.testing.assert_array_equal(back.means, decode_scene(out.read_bytes())[0].means)
     assert out.stat().st_size < (run / "scene.ply").stat().st_size / 2
