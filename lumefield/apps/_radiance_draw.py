@@ -1,5 +1,6 @@
 """Pictures of a radiance field: rays in blocks of one size, one program for all views."""
 
+import dataclasses
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from lumefield import render
 from lumefield.apps._radiance import RadianceScene, Recipe
 from lumefield.apps._radiance_march import march_on
-from lumefield.apps._radiance_rays import Rays, Sampling
+from lumefield.apps._radiance_rays import Rays, Sampling, cone_radius
 from lumefield.apps._radiance_trace import trace
 
 _BLOCK = 4096
@@ -53,8 +54,9 @@ def draw_rays(
         out = _in_rounds(recipe.sampling, scene.field, occupied, rays, len(origin))
     else:
         out = np.zeros((len(origin), 5), np.float32)
+        sampling = _sampling(recipe.sampling, radius)
         for rows in _blocks(np.arange(len(origin))):
-            seen = _seen(recipe.sampling, scene.field, occupied, rays(rows), None)
+            seen = _seen(sampling, scene.field, occupied, rays(rows), None)
             columns = (seen.rgb, seen.depth[:, None], seen.opacity[:, None])
             out[rows] = np.concatenate([np.asarray(c) for c in columns], 1)[: len(rows)]
     rgb, depth, opacity = out[:, :3], out[:, 3], out[:, 4]
@@ -62,6 +64,12 @@ def draw_rays(
         tone = np.asarray(scene.exposure, np.float32).mean(0)
         rgb = rgb * np.exp(tone[:, 0]) + tone[:, 1]
     return rgb, (depth / np.maximum(opacity, 1e-8)).astype(np.float32), opacity
+
+
+def _sampling(sampling: Sampling, radius: NDArray[np.float32]) -> Sampling:
+    """How cones of these radii are drawn: quarters where that is worth it."""
+    wide = len(radius) > 0 and float(np.median(radius)) >= sampling.quarters_from * sampling.pixel
+    return dataclasses.replace(sampling, quarters=sampling.quarters and wide)
 
 
 def _blocks(rows: NDArray[np.intp]) -> list[NDArray[np.intp]]:
@@ -121,7 +129,7 @@ def draw_view(
     rays = render.camera_rays(view)
     origin, direction = (np.asarray(a).reshape(-1, 3) for a in (rays.origin, rays.direction))
     along = direction @ pose[:, 2]
-    radius = along * np.float32(2 / 12**0.5 / focal.mean())
+    radius = along * np.float32(cone_radius(float(focal.mean())))
     rgb, distance, opacity = draw_rays(recipe, scene, occupied, origin, direction, radius)
     rgb = rgb + (1 - opacity)[:, None] * np.asarray(level, np.float32)
     depth = np.where(opacity > 1e-3, distance * along, 0)

@@ -32,6 +32,11 @@ class Sampling:
     """Gaussians of a cone instead of points."""
     quarters: bool = False
     """Draw with densities of a cone's four quarters instead of the whole cone's (cones only)."""
+    quarters_from: float = 0.0
+    """Cones narrower than this, in radii of a photo's pixel, are drawn whole all the same: a fourth
+    of the time."""
+    pixel: float = 0.0
+    """Radius at t = 1 of the cone of a photo's pixel."""
     calm: bool = False
     """Scale the gradients of samples nearer than 1 by t^2. Samples are dense near cameras, and
     things that a single camera sees would grow there (Philip and Deschaintre, "Floaters No More",
@@ -46,6 +51,15 @@ class Sampling:
     """Shortest step (marched)."""
     cone: float = 1 / 256
     """Growth of the steps with distance (marched)."""
+
+
+def cone_radius(focal: float) -> float:
+    """Radius at t = 1 of the cone through a pixel in the middle of a picture (mip-NeRF, Sec. 3.1).
+
+    Args:
+        focal: Focal length, pixels.
+    """
+    return 2 / 12**0.5 / focal
 
 
 class Rays(NamedTuple):

@@ -234,6 +234,28 @@ def test_thin_cones_look_the_same_as_a_whole_and_in_quarters() -> None:
     assert int(parts.samples) == 4 * int(whole.samples)
 
 
+def test_cones_no_wider_than_those_of_the_photos_are_drawn_whole() -> None:
+    def seen(radius: float, **sampling: Any) -> Any:
+        recipe = Recipe(
+            method="none",
+            steps=1,
+            chunk=1,
+            rays=1,
+            sampling=dataclasses.replace(QUARTERS, **sampling),
+            rate=0.0,
+            rate_end=0.0,
+        )
+        none = jnp.zeros((0, 1))
+        scene = RadianceScene(field=Ball(), exposure=none, pose=none, look=none)
+        o, d = (np.asarray(a) for a in rays()[:2])
+        return draw_rays(recipe, scene, None, o, d, np.full(len(o), radius, np.float32))[0]
+
+    adaptive = {"quarters_from": 1.5, "pixel": 0.04}
+    np.testing.assert_array_equal(seen(0.05, **adaptive), seen(0.05, quarters=False))
+    np.testing.assert_array_equal(seen(0.07, **adaptive), seen(0.07))
+    assert np.abs(seen(0.07) - seen(0.07, quarters=False)).max() > 1e-3
+
+
 def test_quarters_draw_the_edge_of_a_thing_as_the_part_of_the_pixel_that_it_covers() -> None:
     n, side = 41, 0.05  # of a pixel, at a distance of 1
     draw = jax.jit(trace, static_argnums=0)

@@ -2,8 +2,9 @@
 
 Mildenhall et al., "NeRF: Representing Scenes as Neural Radiance Fields for View Synthesis", 2020,
 Fig. 7 and Sec. 5. We differ in the size (4 layers of 128 instead of 8 of 256 with a skip
-connection: what two CPU cores can train in minutes), in a softplus density (it cannot die), and in
-that samples of the fine pass are drawn anew instead of merged with the coarse ones.
+connection: what two CPU cores can train in minutes), in a softplus density (it cannot die), in that
+samples of the fine pass are drawn anew instead of merged with the coarse ones, and in products of
+bfloat16 where the CPU has them.
 """
 
 import jax
@@ -22,8 +23,10 @@ class NerfNet(nnx.Module):
         self, *, width: int, depth: int, degrees: int, degrees_d: int, look: int, rngs: nnx.Rngs
     ) -> None:
         self.degrees, self.degrees_d = degrees, degrees_d
-        self.trunk = Stack([3 + 6 * degrees, *[width] * depth, 1 + width // 2], rngs=rngs)
-        self.head = Stack([width // 2 + 3 + 6 * degrees_d + look, width // 2, 3], rngs=rngs)
+        layers = [3 + 6 * degrees, *[width] * depth, 1 + width // 2]
+        self.trunk = Stack(layers, precision="bfloat16", rngs=rngs)
+        layers = [width // 2 + 3 + 6 * degrees_d + look, width // 2, 3]
+        self.head = Stack(layers, precision="bfloat16", rngs=rngs)
 
     def density(self, x: Float[Array, "*s 3"]) -> tuple[Float[Array, "*s"], Float[Array, "*s f"]]:
         """Density and the features of colour."""
