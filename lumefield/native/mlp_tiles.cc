@@ -18,6 +18,8 @@ namespace ffi = xla::ffi;
 
 extern "C" int lumefield_has_tiles() { return granted(); }
 
+namespace {  // mlp.cc has types of the same names in the same library
+
 constexpr int MAX_WIDTH = 512;
 
 struct Layer {
@@ -113,7 +115,7 @@ static void pack(Net& net, Scratch& mem, bool backward) {
     Layer& y = net.layer[l];
     const size_t size = (size_t)2 * y.in32() * y.out32() * TILE;
     bf16* tiles = mem.take<bf16>(size);
-    y.straight = mem.take<bf16>(size), y.turned = mem.take<bf16>(size);
+    y.straight = mem.take<bf16>(size);
     y.first = mem.take<float>(32 * y.out32());
     memset(y.first, 0, 32 * y.out32() * sizeof(float));
     if (y.bias) memcpy(y.first, y.bias, y.out * sizeof(float));
@@ -122,6 +124,7 @@ static void pack(Net& net, Scratch& mem, bool backward) {
     y.grad = net.grads;
     net.grads += size + 32 * y.out32();
     if (!backward) continue;
+    y.turned = mem.take<bf16>(size);
     // An A tile of w, turned as words, is a B tile of w^T: pairs of outputs, 16 inputs.
     for (int r = 0; r < 2 * y.in32(); r++)
       for (int k = 0; k < y.out32(); k++) {
@@ -238,6 +241,7 @@ static void backward(Pool& pool, Net& net, const float* x, const float* g_out, W
 static void forward(Pool&, Net&, const float*, float*) {}
 static void backward(Pool&, Net&, const float*, const float*, Wanted, const Gradients&) {}
 #endif
+}  // namespace
 
 static const char NO_TILES[] = "this CPU has no tiles of bfloat16 (AMX), or the system does not grant them";
 
