@@ -1,4 +1,4 @@
-// Multilayer perceptrons whose products are of bfloat16 tiles (Intel AMX), as XLA FFI calls.
+// Multilayer perceptrons whose products are of bfloat16 tiles (Intel AMX, AVX512-BF16), as XLA FFI calls.
 //
 // Inputs and rules as in mlp.cc, relu only. Factors of products are rounded to bfloat16; biases, sums, outputs and
 // gradients of weights are float32.
@@ -16,7 +16,7 @@
 #include "tiles.h"
 namespace ffi = xla::ffi;
 
-extern "C" int lumefield_has_tiles() { return granted(); }
+extern "C" int lumefield_has_tiles() { return unit() != Unit::NONE; }
 
 namespace {  // mlp.cc has types of the same names in the same library
 
@@ -89,16 +89,7 @@ static void add_gradients(const bf16* h, int in32, const bf16* g, int out32, flo
   for (int i = 0; i < in32; i++)
     for (int j = 0; j < out32; j++) {
       float* c = grads + ((size_t)2 * i * 2 * out32 + 2 * j) * 256;
-      float* below = c + (size_t)2 * out32 * 256;
-      _tile_loadd(0, c, 64);
-      _tile_loadd(1, c + 256, 64);
-      _tile_loadd(2, below, 64);
-      _tile_loadd(3, below + 256, 64);
-      multiply(h + 2 * i * LINE, g + 2 * j * LINE, DEPTH);
-      _tile_stored(0, c, 64);
-      _tile_stored(1, c + 256, 64);
-      _tile_stored(2, below, 64);
-      _tile_stored(3, below + 256, 64);
+      multiply(h + 2 * i * LINE, g + 2 * j * LINE, DEPTH, {c, c + (size_t)2 * out32 * 256}, false);
     }
   float* bias = grads + (size_t)4 * in32 * out32 * 256;
   const __m512bh ones = (__m512bh)_mm512_set1_epi16(0x3F80);
@@ -243,13 +234,13 @@ static void backward(Pool&, Net&, const float*, const float*, Wanted, const Grad
 #endif
 }  // namespace
 
-static const char NO_TILES[] = "this CPU has no tiles of bfloat16 (AMX), or the system does not grant them";
+static const char NO_TILES[] = "this CPU does not multiply bfloat16 (AMX or AVX512-BF16)";
 
 static ffi::Error Forward(ffi::ThreadPool threads, F32 x, ffi::RemainingArgs args, ffi::ResultBuffer<ffi::F32> y,
                           int64_t n_threads, int64_t layers, bool biased) {
   Pool pool(threads, n_threads);
   Net net;
-  const std::string wrong = granted() ? read_net(args, (int)layers, biased, x, MAX_WIDTH, net) : NO_TILES;
+  const std::string wrong = unit() != Unit::NONE ? read_net(args, (int)layers, biased, x, MAX_WIDTH, net) : NO_TILES;
   if (!wrong.empty()) return ffi::Error::InvalidArgument(wrong);
   forward(pool, net, x.typed_data(), y->typed_data());
   return ffi::Error::Success();
@@ -261,7 +252,7 @@ static ffi::Error Backward(ffi::ThreadPool threads, F32 x, F32 g, ffi::Remaining
   Net net;
   Gradients to;
   const Wanted want = {want_x, want_weights};
-  std::string wrong = granted() ? read_net(args, (int)layers, biased, x, MAX_WIDTH, net) : NO_TILES;
+  std::string wrong = unit() != Unit::NONE ? read_net(args, (int)layers, biased, x, MAX_WIDTH, net) : NO_TILES;
   if (wrong.empty()) wrong = read_gradients(rets, net.layers, biased, want, to);
   if (!wrong.empty()) return ffi::Error::InvalidArgument(wrong);
   backward(pool, net, x.typed_data(), g.typed_data(), want, to);

@@ -1,11 +1,13 @@
-// Products of bfloat16 matrices, tile by tile (Intel AMX). All of it is compiled for that instruction set (by GCC),
-// whatever the library is built for: call it only where granted() says so, and include it last.
+// Products of bfloat16 matrices, tile by tile, by tile registers (Intel AMX) or, where there are none, by dot products
+// of pairs (AVX512-BF16: AMD from Zen 4 on). All of it is compiled for both instruction sets (by GCC), whatever the
+// library is built for: call it only where unit() is not NONE, and include it last.
 //
-// C[16][16] += A[16][32] B[32][16] is one instruction. A tiles hold rows, B tiles pairs of rows (B[2p][c], B[2p+1][c]
+// C[16][16] += A[16][32] B[32][16] is one instruction of AMX, 256 of the other. A tiles hold rows, B tiles pairs of rows (B[2p][c], B[2p+1][c]
 // side by side). Matrices lie tile by tile, 1 KB each, so that the depth is contiguous: A tile (r, k) is number
 // r * depth + k, B tile (k, c) number c * depth + k.
 #pragma once
 #include <cstdint>
+#include <cstring>
 
 #include "simd.h"
 
@@ -18,19 +20,21 @@
 #define HAS_TILES 0
 #endif
 
-// Whether this CPU multiplies such tiles and the system lets this process do so.
-static bool granted() {
+enum class Unit { NONE, PAIRS, TILES };
+
+// What this CPU multiplies such tiles by, if the system lets this process do so.
+static Unit unit() {
 #if HAS_TILES
-  static const bool able = [] {
+  static const Unit found = [] {
     unsigned a, b, c, d;
-    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d >> 22 & 5) != 5) return false;  // AMX-BF16, AMX-TILE
-    if (!__get_cpuid_count(7, 1, &a, &b, &c, &d) || !(a >> 5 & 1)) return false;       // AVX512-BF16
+    if (!__get_cpuid_count(7, 1, &a, &b, &c, &d) || !(a >> 5 & 1)) return Unit::NONE;          // AVX512-BF16
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d >> 22 & 5) != 5) return Unit::PAIRS;  // AMX-BF16, AMX-TILE
     constexpr long REQUEST = 0x1023, TILE_DATA = 18;  // ARCH_REQ_XCOMP_PERM
-    return syscall(SYS_arch_prctl, REQUEST, TILE_DATA) == 0;
+    return syscall(SYS_arch_prctl, REQUEST, TILE_DATA) == 0 ? Unit::TILES : Unit::PAIRS;
   }();
-  return able;
+  return found;
 #else
-  return false;
+  return Unit::NONE;
 #endif
 }
 
@@ -44,6 +48,7 @@ constexpr int TILE = 512;  // bf16 of a tile
 // All eight tile registers as 16 rows of 64 bytes, for as long as this lives.
 struct Tiles {
   Tiles() {
+    if (unit() != Unit::TILES) return;
     static const struct {
       uint8_t palette = 1, start = 0, none[14] = {};
       uint16_t bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
@@ -52,7 +57,9 @@ struct Tiles {
     static_assert(sizeof config == 64);
     _tile_loadconfig(&config);
   }
-  ~Tiles() { _tile_release(); }
+  ~Tiles() {
+    if (unit() == Unit::TILES) _tile_release();
+  }
 };
 
 // 32 floats as bf16, low half first.
@@ -126,9 +133,25 @@ static void pairs(const bf16* a, int rows32, int depth, bf16* b, bf16* turned) {
 // Loads of tiles are not known to the compiler as reads: what was stored before must be in memory.
 static inline void settle() { __asm__ volatile("" ::: "memory"); }
 
-// C tiles 0 to 3 (two by two) += two lines of A tiles from a, two of B tiles from b.
-static inline void multiply(const bf16* a, const bf16* b, int depth) {
+// Four C tiles, two by two, at c, c + 256, below and below + 256.
+struct Block {
+  float *c, *below;
+};
+
+// Block (0 before if `fresh`) += two lines of A tiles from a, two of B tiles from b.
+static inline void by_tiles(const bf16* a, const bf16* b, int depth, Block to, bool fresh) {
   const bf16 *a1 = a + (size_t)depth * TILE, *b1 = b + (size_t)depth * TILE;
+  if (fresh) {
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+  } else {
+    _tile_loadd(0, to.c, 64);
+    _tile_loadd(1, to.c + 256, 64);
+    _tile_loadd(2, to.below, 64);
+    _tile_loadd(3, to.below + 256, 64);
+  }
   for (int k = 0; k < depth; k++) {
     _tile_loadd(4, a + k * TILE, 64);
     _tile_loadd(6, b + k * TILE, 64);
@@ -139,6 +162,45 @@ static inline void multiply(const bf16* a, const bf16* b, int depth) {
     _tile_dpbf16ps(2, 5, 6);
     _tile_dpbf16ps(3, 5, 7);
   }
+  _tile_stored(0, to.c, 64);
+  _tile_stored(1, to.c + 256, 64);
+  _tile_stored(2, to.below, 64);
+  _tile_stored(3, to.below + 256, 64);
+}
+
+// The same by dot products: ROWS rows of both columns at a time stay in registers.
+static inline void by_pairs(const bf16* a, const bf16* b, int depth, Block to, bool fresh) {
+  constexpr int ROWS = 8;
+  const bf16* b1 = b + (size_t)depth * TILE;
+  for (int first = 0; first < 32; first += ROWS) {
+    const bf16* rows = a + first / 16 * (size_t)depth * TILE + first % 16 * 32;
+    float* c = (first < 16 ? to.c : to.below) + first % 16 * 16;
+    vf left[ROWS], right[ROWS];
+#pragma GCC unroll 8
+    for (int r = 0; r < ROWS; r++) {
+      left[r] = fresh ? zero() : load(c + 16 * r);
+      right[r] = fresh ? zero() : load(c + 16 * r + 256);
+    }
+    for (int k = 0; k < depth; k++)
+      for (int p = 0; p < 16; p++) {
+        const __m512bh low = (__m512bh)_mm512_load_si512(b + k * TILE + 32 * p);
+        const __m512bh high = (__m512bh)_mm512_load_si512(b1 + k * TILE + 32 * p);
+#pragma GCC unroll 8
+        for (int r = 0; r < ROWS; r++) {
+          int pair;
+          memcpy(&pair, rows + k * TILE + r * 32 + 2 * p, sizeof pair);
+          const __m512bh both = (__m512bh)_mm512_set1_epi32(pair);
+          left[r] = _mm512_dpbf16_ps(left[r], both, low);
+          right[r] = _mm512_dpbf16_ps(right[r], both, high);
+        }
+      }
+#pragma GCC unroll 8
+    for (int r = 0; r < ROWS; r++) store(c + 16 * r, left[r]), store(c + 16 * r + 256, right[r]);
+  }
+}
+
+static inline void multiply(const bf16* a, const bf16* b, int depth, Block to, bool fresh) {
+  unit() == Unit::TILES ? by_tiles(a, b, depth, to, fresh) : by_pairs(a, b, depth, to, fresh);
 }
 
 // end(row, j, its 32 columns from 32 j on) for all rows and columns of a b.
@@ -149,15 +211,7 @@ static void product(const bf16* a, int rows32, int depth, const bf16* b, int wid
   settle();
   for (int j = 0; j < width32; j++)
     for (int i = 0; i < rows32; i++) {
-      _tile_zero(0);
-      _tile_zero(1);
-      _tile_zero(2);
-      _tile_zero(3);
-      multiply(a + 2 * i * line, b + 2 * j * line, depth);
-      _tile_stored(0, c[0], 64);
-      _tile_stored(1, c[1], 64);
-      _tile_stored(2, c[2], 64);
-      _tile_stored(3, c[3], 64);
+      multiply(a + 2 * i * line, b + 2 * j * line, depth, {c[0], c[2]}, true);
       for (int r = 0; r < 32; r++) {
         const float* row = c[r / 16 * 2] + r % 16 * 16;
         end(32 * i + r, j, load(row), load(row + 256));
