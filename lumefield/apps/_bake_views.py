@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lumefield.apps._keyframes import interpolate
+from lumefield.apps._radiance_rays import cone_radius
 from lumefield.apps._views import Views, camera_at
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ def field_seen(field: "Radiance", views: Views) -> list[Seen]:
         local = directions(view)
         length = np.linalg.norm(local, axis=-1)
         direction = (local / length[..., None]) @ pose[:, :3].T
-        radius = 2 / 12**0.5 / (float(view.focal[0].mean()) * length)
+        radius = cone_radius(float(view.focal[0].mean()) * length)
         origin = np.broadcast_to(pose[:, 3], direction.shape)
         eyes.append(origin.reshape(-1, 3).astype(np.float32))
         ways.append(direction.reshape(-1, 3).astype(np.float32))

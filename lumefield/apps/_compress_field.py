@@ -146,7 +146,8 @@ def field_costs(
 
 def _squared_gradients(field: Radiance) -> Callable[..., Any]:
     """A function (field, occupied, rays, key) -> squared gradients under random signs."""
-    sampling, background = field.recipe.sampling, jnp.asarray(field.background, jnp.float32)
+    sampling = field.recipe.sampling.drawn(field.recipe.sampling.pixel)
+    background = jnp.asarray(field.background, jnp.float32)
     codes = field.scene.look
     look = jnp.mean(codes, 0) if codes.shape[0] else None
 

@@ -14,7 +14,7 @@ from jax import Array
 from jaxtyping import Float, PRNGKeyArray
 
 from lumefield.apps._poses import refined_pose
-from lumefield.apps._radiance_rays import Rays, Sampling, Seen
+from lumefield.apps._radiance_rays import Rays, Sampling, Seen, cone_radius
 from lumefield.apps._radiance_trace import trace
 from lumefield.apps._rays import Cameras, RayBatch
 from lumefield.fields.radiance import RADIANCE_FIELDS
@@ -117,7 +117,7 @@ def batch_rays(
     length = jnp.linalg.norm(local, axis=-1)
     direction = jnp.einsum("rij,rj->ri", pose[:, :, :3], local / length[:, None])
     focal = jnp.asarray(cameras.focal)[batch.index]
-    radius = batch.side * float(2 / 12**0.5) / (jnp.mean(focal, -1) * length)
+    radius = batch.side * cone_radius(jnp.mean(focal, -1) * length)
     look = scene.look[batch.index] if scene.look.shape[0] else None
     return Rays(pose[:, :, 3], direction, radius, look)
 

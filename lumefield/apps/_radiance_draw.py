@@ -1,6 +1,5 @@
 """Pictures of a radiance field: rays in blocks of one size, one program for all views."""
 
-import dataclasses
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -54,7 +53,7 @@ def draw_rays(
         out = _in_rounds(recipe.sampling, scene.field, occupied, rays, len(origin))
     else:
         out = np.zeros((len(origin), 5), np.float32)
-        sampling = _sampling(recipe.sampling, radius)
+        sampling = recipe.sampling.drawn(float(np.median(radius)) if len(radius) else 0.0)
         for rows in _blocks(np.arange(len(origin))):
             seen = _seen(sampling, scene.field, occupied, rays(rows), None)
             columns = (seen.rgb, seen.depth[:, None], seen.opacity[:, None])
@@ -64,12 +63,6 @@ def draw_rays(
         tone = np.asarray(scene.exposure, np.float32).mean(0)
         rgb = rgb * np.exp(tone[:, 0]) + tone[:, 1]
     return rgb, (depth / np.maximum(opacity, 1e-8)).astype(np.float32), opacity
-
-
-def _sampling(sampling: Sampling, radius: NDArray[np.float32]) -> Sampling:
-    """How cones of these radii are drawn: quarters where that is worth it."""
-    wide = len(radius) > 0 and float(np.median(radius)) >= sampling.quarters_from * sampling.pixel
-    return dataclasses.replace(sampling, quarters=sampling.quarters and wide)
 
 
 def _blocks(rows: NDArray[np.intp]) -> list[NDArray[np.intp]]:

@@ -23,6 +23,7 @@ from lumefield.apps._frame import WorldFrame
 from lumefield.apps._radiance import RadianceScene, Recipe, new_scene
 from lumefield.apps._radiance_draw import draw_rays, draw_view
 from lumefield.apps._radiance_plan import recipe_from
+from lumefield.apps._radiance_rays import cone_radius
 from lumefield.apps._radiance_trace import colour_at, density_at
 from lumefield.errors import RunError
 from lumefield.fit import TrainState, restore, state_arrays
@@ -247,6 +248,6 @@ def pixel_rays(
     local = np.concatenate([xy, np.ones((len(xy), 1))], 1)
     local /= np.linalg.norm(local, axis=1, keepdims=True)
     direction = np.einsum("nij,nj->ni", poses[:, :, :3], local)
-    radius = local[:, 2] * 2 / 12**0.5 / focal.mean(1)
+    radius = local[:, 2] * cone_radius(focal.mean(1))
     origin = poses[:, :, 3].astype(np.float32)
     return origin, direction.astype(np.float32), radius.astype(np.float32)

@@ -4,13 +4,15 @@ Letters: R rays, M packed samples; t distance along a ray; s in [0, 1] the norma
 mip-NeRF 360 (Sec. 2): linear in 1/t from near to far, or in a root of that.
 """
 
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from jax import Array
 from jaxtyping import Float
+from numpy.typing import NDArray
 
 Way = Literal["hierarchical", "proposed", "marched"]
+Number = TypeVar("Number", float, Array, NDArray[Any])
 
 
 @dataclass(frozen=True)
@@ -52,14 +54,20 @@ class Sampling:
     cone: float = 1 / 256
     """Growth of the steps with distance (marched)."""
 
+    def drawn(self, radius: float) -> "Sampling":
+        """How cones of this radius at t = 1 are drawn: quarters where that is worth it."""
+        wide = radius >= self.quarters_from * self.pixel
+        return replace(self, quarters=self.quarters and wide)
 
-def cone_radius(focal: float) -> float:
-    """Radius at t = 1 of the cone through a pixel in the middle of a picture (mip-NeRF, Sec. 3.1).
+
+def cone_radius(distance: Number) -> Number:
+    """Radius at t = 1 of the cone through a pixel: its variance is a square's (mip-NeRF, Sec. 3.1).
 
     Args:
-        focal: Focal length, pixels.
+        distance: Of the eye from the pixel, in sides of it: the focal length in pixels for one in
+            the middle of a picture.
     """
-    return 2 / 12**0.5 / focal
+    return 2 / 12**0.5 / distance
 
 
 class Rays(NamedTuple):

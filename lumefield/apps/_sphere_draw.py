@@ -75,9 +75,10 @@ Eye = Callable[[Doubles, float], Picture]
 
 def _field_eye(field: "Radiance", sphere: Sphere) -> Eye:
     from lumefield.apps._radiance_draw import draw_rays
+    from lumefield.apps._radiance_rays import cone_radius
 
     ways = sphere.directions().reshape(-1, 3)
-    radius = np.full(len(ways), 2 / 12**0.5 * np.pi / sphere.rows, np.float32)
+    radius = np.full(len(ways), cone_radius(sphere.rows / np.pi), np.float32)
 
     def eye(pose: Doubles, side: float) -> Picture:
         start = sphere.origins(side).reshape(-1, 3) @ pose[:, :3].T + pose[:, 3]

@@ -10,7 +10,7 @@ import pytest
 
 from lumefield.apps._radiance import RadianceScene, Recipe, batch_rays
 from lumefield.apps._radiance_draw import draw_rays, draw_view
-from lumefield.apps._radiance_rays import Rays, Sampling
+from lumefield.apps._radiance_rays import Rays, Sampling, cone_radius
 from lumefield.apps._radiance_trace import density_at, quarters, trace
 from lumefield.apps._rays import Cameras, RayBatch
 from lumefield.render import volume
@@ -273,7 +273,7 @@ def test_quarters_draw_the_edge_of_a_thing_as_the_part_of_the_pixel_that_it_cove
     thin = ahead + np.stack(np.meshgrid(within, within[::4], [0.0]), -1).reshape(-1, 1, 3)
     truth = seen(WHOLE, thin.reshape(-1, 3), 1e-6).reshape(-1, n).mean(0)
     assert np.ptp(truth) > 0.9
-    radius = side * 2 / 12**0.5
+    radius = cone_radius(1 / side)
     errors = [np.mean((seen(s, ahead, radius) - truth) ** 2) for s in (WHOLE, QUARTERS)]
     assert errors[1] < 0.4 * errors[0]
 

@@ -11,7 +11,7 @@ from lumefield.codecs.neural._container import (
     Picture,
     unpack,
 )
-from lumefield.errors import FormatError
+from lumefield.errors import FormatError, format_errors_of
 
 
 def file_facts(data: bytes, source: str = "the data") -> dict[str, Any]:
@@ -24,7 +24,7 @@ def file_facts(data: bytes, source: str = "the data") -> dict[str, Any]:
     Raises:
         FormatError: If the data is damaged, or holds neither.
     """
-    try:
+    with format_errors_of(source):
         container = unpack(data)
         picture = container.picture
         if container.content not in (IMAGE, VIDEO) or picture is None:
@@ -45,8 +45,6 @@ def file_facts(data: bytes, source: str = "the data") -> dict[str, Any]:
             "method": "lumefield",
         }
         return found if network is None else found | _network_facts(network, picture)
-    except FormatError as error:
-        raise FormatError(f"{source}: {error}") from None
 
 
 def _network_facts(chunk: bytes, picture: Picture) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from lumefield.codecs.neural._container import (
     pack,
     unpack,
 )
-from lumefield.errors import FormatError, RunError
+from lumefield.errors import FormatError, RunError, format_errors_of
 
 Arrays = dict[str, NDArray[Any]]
 _MAX_NUMBERS = 1 << 24
@@ -110,12 +110,10 @@ def decode_field(data: bytes, source: str = "the data") -> tuple[dict[str, Any],
     Raises:
         FormatError: If the data is not an intact field of this format.
     """
-    try:
+    with format_errors_of(source):
         container = unpack(data, FIELD)
         facts, kinds, shapes = _head(container.metadata(), len(data))
         return facts, _arrays(container, kinds, shapes)
-    except FormatError as error:
-        raise FormatError(f"{source}: {error}") from None
 
 
 def _head(

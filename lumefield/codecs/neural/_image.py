@@ -24,7 +24,7 @@ from lumefield.codecs.neural._decoders import Backend, Planes, decoders
 from lumefield.codecs.neural._latents import code_latents
 from lumefield.codecs.neural._model import ImageModel
 from lumefield.codecs.neural._parameters import parameter_bits
-from lumefield.errors import FormatError, RunError
+from lumefield.errors import FormatError, RunError, format_errors_of
 
 
 @dataclass(frozen=True)
@@ -119,15 +119,13 @@ def decode_image(
     Raises:
         FormatError: If the data is not an intact image of this format.
     """
-    try:
+    with format_errors_of(source):
         container = unpack(data, IMAGE)
         assert container.picture is not None, "an image has a picture"
         chunk = next(container.all(PICTURE_CHUNK), None)
         if chunk is None:
             return _of_network(container, container.picture, backend), container
         return decode_chunk(chunk, container.picture, backend).planes, container
-    except FormatError as error:
-        raise FormatError(f"{source}: {error}") from None
 
 
 def _of_network(container: Container, picture: Picture, backend: Backend) -> Planes:

@@ -19,7 +19,7 @@ from lumefield.codecs.neural._container import (
 from lumefield.codecs.neural._decoders import Backend, Planes
 from lumefield.codecs.neural._group import decode_group
 from lumefield.codecs.neural._order import MAX_FRAMES
-from lumefield.errors import FormatError
+from lumefield.errors import FormatError, format_errors_of
 
 MAX_PIXELS = 1 << 24
 """Of a frame."""
@@ -100,7 +100,7 @@ def open_video(data: bytes, source: str = "the data") -> tuple[Container, Pictur
     Raises:
         FormatError: If the data is not a video of this format.
     """
-    try:
+    with format_errors_of(source):
         container = unpack(data, VIDEO)
         picture = container.picture
         assert picture is not None, "a video has a picture"
@@ -108,8 +108,6 @@ def open_video(data: bytes, source: str = "the data") -> tuple[Container, Pictur
             fault = group_fault(picture.rows, picture.columns, frames)
             if fault:
                 raise FormatError(fault)
-    except FormatError as error:
-        raise FormatError(f"{source}: {error}") from None
     return container, picture
 
 
@@ -139,10 +137,8 @@ def decode_video(
     stop = picture.frames if last is None else last
     if _is_network(container):
         wanted = range(first, min(stop, picture.frames))
-        try:
+        with format_errors_of(source):
             yield from _of_network(container, picture, wanted, backend)
-        except FormatError as error:
-            raise FormatError(f"{source}: {error}") from None
         return
     start = 0
     for frames, place in container.groups():
@@ -150,11 +146,9 @@ def decode_video(
         start += frames
         if not wanted:
             continue
-        try:
+        with format_errors_of(source):
             chunk = container.data(place)
             found = decode_group(chunk, picture, frames, backend, set(wanted))
-        except FormatError as error:
-            raise FormatError(f"{source}: {error}") from None
         for i in wanted:
             yield found.pop(i)
 

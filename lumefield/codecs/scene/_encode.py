@@ -35,7 +35,7 @@ from lumefield.codecs.scene._model import (
 )
 from lumefield.codecs.scene._stream import Coded
 from lumefield.codecs.scene._walk import rows_of, walk
-from lumefield.errors import FormatError, RunError
+from lumefield.errors import FormatError, RunError, format_errors_of
 
 _REMOVED = 0.25
 """Mean squared difference between a Gaussian's colour and what is behind it, and more, because the
@@ -108,15 +108,13 @@ def decode_scene(data: bytes, *, source: str = "the data") -> tuple[Splats, Cont
     Raises:
         FormatError: If the data is not an intact scene of this format.
     """
-    try:
+    with format_errors_of(source):
         container = unpack(data, SPLATS)
         chunk = next(container.all(SPLATS_CHUNK), None)
         if chunk is None:
             raise FormatError("has no splats chunk; the file is cut off")
         facts = container.metadata()
         return _dressed(splats_of(_stream.decode(chunk)), facts), container
-    except FormatError as error:
-        raise FormatError(f"{source}: {error}") from None
 
 
 def splats_of(coded: Coded) -> Splats:
