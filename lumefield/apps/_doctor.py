@@ -30,6 +30,8 @@ _INSTRUCTIONS = {
     "avx2": "AVX2",
     "fma": "FMA",
     "avx512f": "AVX-512",
+    "avx512_bf16": "AVX512-BF16",
+    "amx_bf16": "AMX",
     "asimd": "NEON",
     "sve": "SVE",
 }

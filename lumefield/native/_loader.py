@@ -284,7 +284,7 @@ def library() -> ctypes.CDLL | None:
 
 
 def has_tiles() -> bool:
-    """Whether the kernels can multiply tiles of bfloat16 here (Intel AMX, on Linux)."""
+    """Whether the kernels can multiply bfloat16 here (Intel AMX or AVX512-BF16, on Linux)."""
     found = library()
     return found is not None and bool(found.lumefield_has_tiles())
 

@@ -28,7 +28,7 @@ half = partial(mlp, precision="bfloat16")
 @pytest.fixture
 def tiles():
     if not native.has_tiles():
-        pytest.skip("this CPU does not multiply tiles of bfloat16 (Intel AMX)")
+        pytest.skip("this CPU does not multiply bfloat16 (Intel AMX or AVX512-BF16)")
 
 
 def network(name: str, n: int, seed: int = 0) -> tuple[Any, ...]:

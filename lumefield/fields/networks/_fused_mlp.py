@@ -3,8 +3,8 @@
 Müller et al., "Real-time Neural Radiance Caching for Path Tracing", 2021, Sec. 4.3 (fully fused
 networks): a block of samples goes through all layers while its activations are in fast memory. Ours
 are caches instead of registers and shared memory, and the backward pass computes a block's hidden
-activations again instead of reading them back. Where bfloat16 is allowed and the CPU multiplies
-tiles of it (Intel AMX), factors of products are rounded to it; else all is float32.
+activations again instead of reading them back. Where bfloat16 is allowed and the CPU multiplies it
+(Intel AMX, AVX512-BF16), factors of products are rounded to it; else all is float32.
 
 Letters: n samples, i inputs, o outputs.
 """
@@ -65,7 +65,7 @@ def mlp(
             omega is multiplied into weights and biases).
         precision: With ``bfloat16`` the factors of products may be rounded to 8 bits, in both
             directions; sums stay float32. Done for ``relu`` and at most 512 features where the CPU
-            multiplies tiles of them (several times faster), else it is float32.
+            multiplies them (two to five times faster), else it is float32.
         backend: ``auto``, ``native`` (C++, CPU, float32, at most 8 layers of at most 128 features)
             or ``xla``.
 
