@@ -12,6 +12,8 @@ LOW_DELAY = 0
 """The number of the structure in which no frame waits for a later one."""
 MAX_ANCHOR = 63
 _CYCLE = 4
+_FROM = ((-4, -1, 0), (0, -2, 2), (0, 1, 1), (2, 0, 2))
+"""References of a frame of a cycle of low delay, from the cycle's first place, and its layer."""
 
 
 class Role(NamedTuple):
@@ -61,12 +63,15 @@ def _between(left: int, right: int, layer: int) -> list[Role]:
 
 
 def _low_delay(frames: int) -> list[Role]:
-    """Every frame from the one before and the last fourth frame before that."""
+    """Every fourth frame from the fourth before, those between from the nearest of a lower layer.
+
+    So no frame is more than ``frames`` / 4 + 2 predictions away from the intra frame.
+    """
     order = list[Role]()
     for place in range(1, frames):
-        key = max(0, (place - 2) // _CYCLE * _CYCLE)
-        layer = 0 if place % _CYCLE == 0 else 1 if place % 2 == 0 else 2
-        order.append(Role(place, place - 1, key, layer))
+        key = place // _CYCLE * _CYCLE
+        first, second, layer = _FROM[place % _CYCLE]
+        order.append(Role(place, max(0, key + first), max(0, key + second), layer))
     return order
 
 

@@ -6,6 +6,10 @@ last time they were looked at, so networks see what a decoder will. At the end t
 integers, and each frame in coding order is finished under them, predicted from the exact pictures
 of those before.
 
+Where frames follow from earlier ones only, errors add up along the chain, and frames at its end
+would teach the networks not to trust predictions. There what is decoded of a reference is predicted
+from the frames themselves until the finish: one link of the chain, as good for all frames.
+
 Cool-chic's video codec (Leguay et al. 2024) fits networks of each frame's own, one frame after the
 other. Sharing them makes them nearly free and lets all frames teach them.
 """
@@ -60,11 +64,8 @@ SYNTHESIS = 16
 """Width of the shared synthesis."""
 WEIGHTS = (1.6, 1.2, 0.9, 0.7, 0.6, 0.55, 0.5, 0.5)
 """How much the squared error of a frame counts, by layer: more where others follow from it."""
-_OPEN, _OPEN_CHAIN = 0.4, 0.9
-"""Share of the fit before references are what is decoded; until then they are the frames.
-
-Earlier, frames far down the chain teach the networks not to trust predictions, which spoils all: by
-2 dB where every frame follows from the one before, 10 frames long."""
+_OPEN = 0.4
+"""Share of the fit before references are what is decoded; until then they are the frames."""
 _THRIFT = (2.0, 0.2)
 """Log of how much more bits of the residual cost at first, and until which share of the fit:
 networks must have learned to pass predictions on before residuals mend what they do wrong."""
@@ -72,8 +73,10 @@ _LEVEL_GAIN = 1.3
 _RATES = (0.1, 0.06)
 """First learning rates of finest residual latents and of motion latents."""
 _NETWORK_RATE = 3e-3
-_FINISH = 0.4
-"""Learning rates of the latents in the end, as a share of those of the beginning."""
+_AGAIN = 0.4
+"""Share of the fit whose noise a frame has when its finish begins. Under the noise of the end,
+latents that are 0 have no slope, and what its exact references lack would never be mended: 7 % of
+the bits of inter frames."""
 _DRIFT = 10.0
 """How much more errors count when networks are rounded: what they do wrong to a frame they do again
 to all that are predicted from it."""
@@ -196,9 +199,7 @@ def _adam(steps: int, period: int = 0) -> Any:  # noqa: ANN401
 
     def rates_at(step: Array) -> Any:  # noqa: ANN401
         share = (step % period) / period if period else step / steps
-        fall = (_FINISH if period else 1.0) * (
-            0.5 + 0.5 * jnp.cos(jnp.pi * share.astype(jnp.float32))
-        )
+        fall = 0.5 + 0.5 * jnp.cos(jnp.pi * share.astype(jnp.float32))
         one = jnp.zeros(()) if period else _NETWORK_RATE * fall
         each: dict[str, Any] = dict.fromkeys(("context", "energy", "gains", "units"), one)
         each |= {"filters": one / 3, "synthesis": 0.7 * one}
@@ -222,7 +223,8 @@ def _together(
     """All frames and the networks, with noise."""
     n, steps = len(order), passes * len(order)
     visits = -(-steps // _VISIT)
-    opens = _OPEN_CHAIN if all(role.first == role.place - 1 for role in order) else _OPEN
+    chain = all(max(role.first, role.second) < role.place for role in order)
+    originals = state.aux
     turns = np.concatenate(
         [np.random.default_rng((seed, k)).permutation(n) for k in range(visits // n + 2)]
     )
@@ -234,8 +236,9 @@ def _together(
         visit = -(-int(now.step) // _VISIT)
         frame = int(turns[visit - 1])
         bank.keep(frame, now)
-        if visit >= opens * visits:
-            picture, mse, bits = _hard_frame(now.scene, now.aux, jnp.int32(frame), size)
+        if visit >= _OPEN * visits:
+            seen = originals if chain else now.aux
+            picture, mse, bits = _hard_frame(now.scene, seen, jnp.int32(frame), size)
             servo.told(frame, float(mse), float(bits))
             place = order[frame].place
             pictures = now.aux.pictures.at[place].set(padded(picture))
@@ -245,7 +248,7 @@ def _together(
             now = dataclasses.replace(now, aux=aux)
         return bank.loaded(int(turns[visit]), now)
 
-    stage = Stage(steps, partial(_loss, steps, False, size), batches)
+    stage = Stage(steps, partial(_loss, steps, 0, size), batches)
     first = bank.loaded(int(turns[0]), state)
     return fit(first, (stage,), _adam(steps), chunk=_VISIT, between=between, on_chunk=tell)
 
@@ -272,7 +275,7 @@ def _drawn(
 
 def _loss(
     steps: int,
-    late: bool,
+    period: int,
     size: tuple[int, int],
     scene: InterScene,
     aux: References,
@@ -280,7 +283,9 @@ def _loss(
     key: PRNGKeyArray,
     step: Array,
 ) -> tuple[Array, tuple[References, dict[str, Array]]]:
-    share = jnp.float32(1) if late else (step / steps).astype(jnp.float32)
+    share = (step / steps).astype(jnp.float32)
+    if period:  # of finishing, each frame anew
+        share = (_AGAIN + (1 - _AGAIN) * (step % period) / period).astype(jnp.float32)
     own = (scene.residual, scene.motion)
     keys = iter(jax.random.split(key, len(own[0]) + len(own[1])))
     shape = (0.3 - 0.2 * share, 2.0 - share)
@@ -288,7 +293,7 @@ def _loss(
     z = _drawn(scene.networks, aux, frame, residual, motion, size)
     mse = colour_error(z, aux.target[frame])
     bits, moved = rates(scene.networks, residual, motion, own)
-    thrift = jnp.float32(0) if late else _THRIFT[0] * jnp.maximum(1 - share / _THRIFT[1], 0.0)
+    thrift = _THRIFT[0] * jnp.maximum(1 - share / _THRIFT[1], 0.0)
     pixels = size[0] * size[1]
     rate = (bits * jnp.exp(thrift) + moved) / pixels
     loss = rate + mse * aux.weight[frame] * jnp.exp(-aux.log_lambda)
@@ -376,7 +381,7 @@ def _one_by_one(
     tx, key = _adam(steps, finish), jax.random.fold_in(state.key, state.step)
     late = TrainState.start(bank.scene(0, inter_networks_of(model)), tx, key, aux)
     late = prepared(0, late)
-    stage = Stage(steps, partial(_loss, steps, True, size), batches)
+    stage = Stage(steps, partial(_loss, steps, finish, size), batches)
     fit(late, (stage,), tx, chunk=finish, between=between, on_chunk=tell)
     return frames, planes
 
