@@ -97,6 +97,13 @@ def test_every_frame_is_coded_once_and_after_its_references(frames: int, anchor:
     assert known == set(range(frames))
 
 
+def test_the_chain_of_low_delay_is_a_fourth_as_long_as_the_group():
+    away = {0: 0}
+    for role in roles(32, LOW_DELAY):
+        away[role.place] = away[role.first] + 1
+    assert max(away.values()) == 7 + 2
+
+
 def test_steady_motion_to_the_second_reference_is_told_by_the_ratio():
     role = next(r for r in roles(9, 8) if r.place == 4)
     assert (role.first, role.second, role.ratio) == (0, 8, -256)

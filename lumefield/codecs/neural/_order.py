@@ -65,7 +65,7 @@ def _between(left: int, right: int, layer: int) -> list[Role]:
 def _low_delay(frames: int) -> list[Role]:
     """Every fourth frame from the fourth before, those between from the nearest of a lower layer.
 
-    So no frame is more than ``frames`` / 4 + 2 predictions away from the intra frame.
+    So by first references no frame is more than ``frames`` / 4 + 2 away from the intra frame.
     """
     order = list[Role]()
     for place in range(1, frames):
