@@ -18,15 +18,16 @@ from lumefield.codecs.neural._order import LOW_DELAY, roles
 from lumefield.codecs.neural._video import group_fault, video_file
 from lumefield.codecs.overfit._image_fit import Goal
 from lumefield.codecs.overfit._video_fit import fit_inter
-from lumefield.codecs.overfit._video_intra import Tell, fit_intra, tried_intra
+from lumefield.codecs.overfit._video_intra import Tell, fit_intra, intra_weight, tried_intra
 from lumefield.errors import InputError, RunError
 
 ANCHOR = 8
 """Frames from one forward-predicted frame to the next."""
 
 _TRIALS = 2
-_FIRST_SHARE, _FIRST_BETTER = 0.3, 1.0
-"""Share of a group's bits that its first frame takes; dB by which it is above the mean."""
+_FIRST_SHARE, _FIRST_BETTER = 0.4, 3.5
+"""Share of a group's bits that its first frame takes; dB by which it is above the mean, by log10 of
+its weight."""
 
 
 @dataclass(frozen=True)
@@ -160,11 +161,12 @@ def first_lambda(goal: Goal, target: np.ndarray, seed: int = 0) -> float:
         lambda_ = 1.8 * 10 ** (-goal.value / 10)
     else:
         lambda_ = 1e-3 * (0.12 * pixels / max(goal.value, 1.0)) ** 1.3
-    share = _FIRST_SHARE if len(target) > 1 else 0.9
+    share, weight = _FIRST_SHARE if len(target) > 1 else 0.9, intra_weight(len(target))
+    better = _FIRST_BETTER * math.log10(weight)
     for _ in range(_TRIALS):
-        mse, bits = tried_intra(target[0], lambda_, seed)
+        mse, bits = tried_intra(target[0], lambda_ / weight, seed)
         if goal.kind == "psnr":
-            miss = 0.3 * (-10 * math.log10(max(mse, 1e-10)) - goal.value - _FIRST_BETTER)
+            miss = 0.3 * (-10 * math.log10(max(mse, 1e-10)) - goal.value - better)
         else:
             miss = 1.3 * math.log(max(bits, 1.0) / (share * goal.value))
         lambda_ *= math.exp(max(-2.0, min(2.0, miss)))
@@ -185,7 +187,8 @@ def compress_group(
     tell = Tell(effort.steps(len(frames)), progress)
     target = np.stack([_repeated(planes) for planes in frames]).astype(np.float32) * (16 / 255)
     lambda_ = first_lambda(goal, target, plan.seed)
-    intra = fit_intra(target[0], lambda_, effort.intra, effort.intra_finish, tell, plan.seed)
+    own = lambda_ / intra_weight(len(frames))
+    intra = fit_intra(target[0], own, effort.intra, effort.intra_finish, tell, plan.seed)
     found = fit_inter(
         target, order, intra, goal, lambda_, effort.passes, effort.finish, tell, plan.seed
     )

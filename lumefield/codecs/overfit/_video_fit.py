@@ -285,7 +285,7 @@ def _loss(
 ) -> tuple[Array, tuple[References, dict[str, Array]]]:
     share = (step / steps).astype(jnp.float32)
     if period:  # of finishing, each frame anew
-        share = (_AGAIN + (1 - _AGAIN) * (step % period) / period).astype(jnp.float32)
+        share = _AGAIN + (1 - _AGAIN) * ((step % period) / period).astype(jnp.float32)
     own = (scene.residual, scene.motion)
     keys = iter(jax.random.split(key, len(own[0]) + len(own[1])))
     shape = (0.3 - 0.2 * share, 2.0 - share)

