@@ -2,9 +2,9 @@
 // of pairs (AVX512-BF16: AMD from Zen 4 on). All of it is compiled for both instruction sets (by GCC), whatever the
 // library is built for: call it only where unit() is not NONE, and include it last.
 //
-// C[16][16] += A[16][32] B[32][16] is one instruction of AMX, 256 of the other. A tiles hold rows, B tiles pairs of rows (B[2p][c], B[2p+1][c]
-// side by side). Matrices lie tile by tile, 1 KB each, so that the depth is contiguous: A tile (r, k) is number
-// r * depth + k, B tile (k, c) number c * depth + k.
+// C[16][16] += A[16][32] B[32][16] is one instruction of AMX, 256 of the other. A tiles hold rows, B tiles pairs of
+// rows (B[2p][c], B[2p+1][c] side by side). Matrices lie tile by tile, 1 KB each, so that the depth is contiguous: A
+// tile (r, k) is number r * depth + k, B tile (k, c) number c * depth + k.
 #pragma once
 #include <cstdint>
 #include <cstring>
@@ -27,7 +27,7 @@ static Unit unit() {
 #if HAS_TILES
   static const Unit found = [] {
     unsigned a, b, c, d;
-    if (!__get_cpuid_count(7, 1, &a, &b, &c, &d) || !(a >> 5 & 1)) return Unit::NONE;          // AVX512-BF16
+    if (!__get_cpuid_count(7, 1, &a, &b, &c, &d) || !(a >> 5 & 1)) return Unit::NONE;        // AVX512-BF16
     if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d >> 22 & 5) != 5) return Unit::PAIRS;  // AMX-BF16, AMX-TILE
     constexpr long REQUEST = 0x1023, TILE_DATA = 18;  // ARCH_REQ_XCOMP_PERM
     return syscall(SYS_arch_prctl, REQUEST, TILE_DATA) == 0 ? Unit::TILES : Unit::PAIRS;
