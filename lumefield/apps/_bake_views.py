@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lumefield.apps._keyframes import interpolate
-from lumefield.apps._radiance_rays import cone_radius
 from lumefield.apps._views import Views, camera_at
 
 if TYPE_CHECKING:
@@ -133,6 +132,7 @@ def field_look(field: "Radiance") -> Look:
 def field_seen(field: "Radiance", views: Views) -> list[Seen]:
     """What every one of the views sees; their rays are traced together, in blocks of one size."""
     from lumefield.apps._radiance_draw import draw_rays
+    from lumefield.apps._radiance_rays import cone_radius
 
     eyes: list[Floats] = []
     ways: list[Floats] = []
