@@ -65,7 +65,7 @@ def mlp(
             omega is multiplied into weights and biases).
         precision: With ``bfloat16`` the factors of products may be rounded to 8 bits, in both
             directions; sums stay float32. Done for ``relu`` and at most 512 features where the CPU
-            multiplies them (two to five times faster), else it is float32.
+            multiplies them (up to five times faster), else it is float32.
         backend: ``auto``, ``native`` (C++, CPU, float32, at most 8 layers of at most 128 features)
             or ``xla``.
 
