@@ -1,8 +1,8 @@
 // Noisy stand-ins of rounded latents and their slopes, elementwise, as an XLA FFI call.
 //
-// Inputs  x[...], seed[2] (uint32), shape[2] (temperature T, Kumaraswamy a). Outputs y and dy/dx, of x's shape.
-// Rules   fields/latent/_quantise.py, noisy, with the same random numbers: y = r(s(x) + k), where s is soft rounding
-//         at temperature T, k Kumaraswamy noise in [-1/2, 1/2], r the inverse of s shifted by half a cell.
+// Inputs  x[...], seed[2] (uint32), shape[2] (temperature T, deviation of the noise). Outputs y and dy/dx, of x's shape.
+// Rules   fields/latent/_quantise.py, noisy, with the same random numbers: y = s(s(x) + n), where s is soft rounding
+//         at temperature T and n noise that is nearly normal: the sum of the four bytes of a hash.
 // Design  One pass over vectors. A random number is a hash of the seed and the element's place, so nothing depends
 //         on how the work is cut.
 #include <cmath>
@@ -15,7 +15,7 @@ namespace ffi = xla::ffi;
 namespace {
 
 constexpr int CHUNK_SIZE = 1 << 14;  // elements per task; a multiple of LANES
-constexpr float LN2 = 0.693147181f, LOG2E = 1.44269504f;
+constexpr float LOG2E = 1.44269504f;
 
 typedef uint32_t vu __attribute__((vector_size(LANES * 4)));
 
@@ -28,7 +28,7 @@ vu mix(vu x) {  // Wellons, "Prospecting for Hash Functions", 2018: lowbias32
 }
 
 struct Shape {
-  float temperature, over_a, over_b, edge;  // 1 / a, 1 / b, tanh(1 / 2 T)
+  float temperature, half, spread;  // 1 / (2 tanh(1 / 2 T)), deviation of the noise / that of the sum of four bytes
   uint32_t seed[2];
 };
 
@@ -37,34 +37,31 @@ vf floor_(vf x) {
   return n - keep(gt(n, x), splat(1.f));
 }
 
-// x^p for 0 < x <= 1, p > 0.
-vf power(vf x, float p) { return exp2_neg(min_(zero(), log2_(x) * splat(p))); }
-
-// Uniform in (0, 1), of the elements from `first` on; 23 bits, as with one more the largest would round to 1.
-vf uniform(const Shape& q, uint32_t first) {
+// Sums of four random bytes of the elements from `first` on, less their mean.
+vf bell(const Shape& q, uint32_t first) {
   vu at;
   for (int i = 0; i < LANES; i++) at[i] = first + i;
   vu bits = mix(mix(at ^ q.seed[0]) + q.seed[1]);
+  vu pairs = (bits & 0x00ff00ffu) + ((bits >> 8) & 0x00ff00ffu);
   typedef int32_t vs __attribute__((vector_size(LANES * 4)));
-  vf u = (vf)__builtin_convertvector((vs)(bits >> 9), vf);
-  return u * splat(0x1p-23f) + splat(0x1p-24f);
+  return (vf)__builtin_convertvector((vs)((pairs & 0xffffu) + (pairs >> 16)), vf) - splat(510.f);
+}
+
+vf soft_round(const Shape& q, vf x, vf& slope) {
+  const vf one = splat(1.f), t = splat(q.temperature), half = splat(q.half);
+  vf middle = floor_(x) + splat(0.5f), r = (x - middle) / t;
+  vf e = exp2_neg(splat(-2 * LOG2E) * abs_(r)), plus = one + e;
+  vf tanh_r = (one - e) / plus;
+  tanh_r = select(gt(zero(), r), zero() - tanh_r, tanh_r);
+  slope = half / t * splat(4.f) * e / (plus * plus);  // 1 - tanh^2 = 4 e / (1 + e)^2
+  return middle + half * tanh_r;
 }
 
 void noisy(const Shape& q, vf x, uint32_t first, vf& y, vf& slope) {
-  const vf one = splat(1.f), half = splat(0.5f), t = splat(q.temperature), edge = splat(q.edge);
-  vf middle = floor_(x) + half, r = (x - middle) / t;
-  vf e = exp2_neg(splat(-2 * LOG2E) * abs_(r)), plus = one + e;
-  vf tanh_r = (one - e) / plus, steep = splat(4.f) * e / (plus * plus);  // 1 - tanh^2
-  tanh_r = select(gt(zero(), r), zero() - tanh_r, tanh_r);
-  vf p = power(one - uniform(q, first), q.over_b);
-  vf noise = power(max_(one - p, splat(0x1p-24f)), q.over_a) - half;
-  vf z = middle + half * tanh_r / edge + noise - half;
-  vf centre = floor_(z) + half, inside = (z - centre) * splat(2.f) * edge;
-  const vf most = splat(1.f - 1e-6f);
-  vm free = gt(most, abs_(inside));
-  inside = min_(most, max_(zero() - most, inside));
-  y = centre + t * splat(0.5f * LN2) * log2_((one + inside) / (one - inside)) + half;
-  slope = keep(free, steep / (one - inside * inside));
+  vf inner, outer;
+  x = soft_round(q, x, inner) + splat(q.spread) * bell(q, first);
+  y = soft_round(q, x, outer);
+  slope = inner * outer;
 }
 
 using F32 = ffi::Buffer<ffi::F32>;
@@ -73,10 +70,9 @@ ffi::Error Noise(ffi::ThreadPool threads, F32 x, ffi::Buffer<ffi::U32> seed, F32
                  ffi::ResultBuffer<ffi::F32> slope, int64_t n_threads) {
   Pool pool(threads, n_threads);
   if (seed.element_count() != 2 || shape.element_count() != 2)
-    return ffi::Error::InvalidArgument("the noise kernel takes a seed of two words, a temperature and a shape");
-  const double t = shape.typed_data()[0], a = shape.typed_data()[1];
-  const double b = (std::pow(2.0, a) * (a - 1) + 1) / a;
-  const Shape q = {(float)t, (float)(1 / a), (float)(1 / b), (float)std::tanh(0.5 / t),
+    return ffi::Error::InvalidArgument("the noise kernel takes a seed of two words, a temperature and a deviation");
+  const double t = shape.typed_data()[0], deviation = shape.typed_data()[1];
+  const Shape q = {(float)t, (float)(0.5 / std::tanh(0.5 / t)), (float)(deviation / std::sqrt((256.0 * 256 - 1) / 3)),
                    {seed.typed_data()[0], seed.typed_data()[1]}};
   const size_t n = x.element_count();
   const float* from = x.typed_data();

@@ -30,7 +30,7 @@ from lumefield.fields.latent import Networks, start_networks
 from lumefield.fit import Chunk, TrainState
 
 EFFORTS: dict[str, Effort] = {
-    "fast": Effort(steps=1400, hard_steps=100, finish_steps=240),
+    "fast": Effort(steps=1200, hard_steps=80, finish_steps=200),
     "standard": Effort(steps=7600, hard_steps=400, finish_steps=600),
     "best": Effort(steps=27_000, hard_steps=2_000, finish_steps=2_000),
 }

@@ -25,6 +25,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from lumefield.codecs.neural._model import MAX_BIAS, MAX_FILTER, MAX_WEIGHT
 from lumefield.codecs.overfit._chroma import rgb_of
+from lumefield.codecs.overfit._soap import scaled_soap
 from lumefield.fields.latent import (
     RANGE,
     ContextModel,
@@ -36,7 +37,7 @@ from lumefield.fields.latent import (
     synthesise,
     upsample,
 )
-from lumefield.fit import Chunk, Stage, TrainState, fit, scaled_adam
+from lumefield.fit import Chunk, Stage, TrainState, fit
 
 _B2 = 0.97
 """Decay of Adam's second moments: gradients of latents change fast as noise is redrawn."""
@@ -62,13 +63,13 @@ class Effort:
     """Steps with hard rounding."""
     finish_steps: int
     """Steps of the latents alone after the networks have become integers."""
-    latent_rate: float = 0.08
+    latent_rate: float = 0.18
     """First learning rate of the finest latents, in quantisation steps."""
     level_gain: float = 1.45
     """How much faster each coarser level learns: it serves four times the pixels."""
-    network_rate: float = 3e-3
+    network_rate: float = 1.5e-2
     """First learning rate of the networks."""
-    temperatures: tuple[float, float] = (0.3, 0.1)
+    temperatures: tuple[float, float] = (0.35, 0.08)
     """Of the soft rounding, first and last."""
     hard_rate: float = 4e-4
     """Learning rate of the networks while rounding is hard; it falls to 0. The latents rest:
@@ -77,8 +78,8 @@ class Effort:
     """How much higher log lambda begins, and the share of the steps over which that is taken back.
 
     Fine levels otherwise take up in the first steps what coarse ones say in fewer bits."""
-    noise: tuple[float, float] = (2.0, 1.0)
-    """Shape of the Kumaraswamy noise, first and last; 1 is uniform."""
+    noise: tuple[float, float] = (0.22, 0.15)
+    """Deviation of the noise, first and last."""
 
 
 _ContextSteps: Any = ContextModel
@@ -184,11 +185,11 @@ def start(
         subsampled=subsampled,
         base=base,
     )
-    return TrainState.start(scene, _adam(Effort(1, 1, 1), levels), jax.random.key(seed), aux)
+    return TrainState.start(scene, _optimizer(Effort(1, 1, 1), levels), jax.random.key(seed), aux)
 
 
-def _adam(effort: Effort, levels: int) -> Any:  # noqa: ANN401
-    """Adam whose rates fall along a cosine over the noisy steps, again over the hard ones."""
+def _optimizer(effort: Effort, levels: int) -> Any:  # noqa: ANN401
+    """Rates that fall along a cosine over the noisy steps, again over the hard ones."""
 
     def rates(step: Array) -> LatentImage:
         at = step.astype(jnp.float32)
@@ -204,7 +205,7 @@ def _adam(effort: Effort, levels: int) -> Any:  # noqa: ANN401
         each = tuple(latents * effort.level_gain**i for i in range(levels))
         return LatentImage(latents=each, networks=networks)
 
-    return scaled_adam(rates, b2=_B2)
+    return scaled_soap(rates, b2=_B2)
 
 
 def _fall(share: Array) -> Array:
@@ -232,9 +233,9 @@ def _loss(
     if hard:
         latents = tuple(jnp.round(y) for y in scene.latents)
     else:
-        t, a = (v[0] + (v[1] - v[0]) * share for v in (effort.temperatures, effort.noise))
+        t, d = (v[0] + (v[1] - v[0]) * share for v in (effort.temperatures, effort.noise))
         keys = jax.random.split(key, len(scene.latents))
-        latents = tuple(noisy(k, y, t, a) for k, y in zip(keys, scene.latents, strict=True))
+        latents = tuple(noisy(k, y, t, d) for k, y in zip(keys, scene.latents, strict=True))
     bits, _ = latent_rate(scene.networks.context, latents)
     mse = distortion(scene, latents, picture)
     pixels = picture.weight.size
@@ -294,7 +295,7 @@ def fit_latents(
     return fit(
         state,
         stages,
-        _adam(effort, len(state.scene.latents)),
+        _optimizer(effort, len(state.scene.latents)),
         chunk=_chunk(effort.steps),
         after_step=_within,
         between=servo,
@@ -320,7 +321,7 @@ def finish_latents(
         temperatures=(effort.temperatures[1],) * 2,
         noise=(effort.noise[1],) * 2,
     )
-    tx = _adam(last, len(state.scene.latents))
+    tx = _optimizer(last, len(state.scene.latents))
     scene = LatentImage(latents=state.scene.latents, networks=networks)
     new = TrainState.start(scene, tx, jax.random.fold_in(state.key, state.step), state.aux)
     stages = (Stage(last.steps, partial(_loss, False, last), _nothing),)

@@ -44,7 +44,7 @@ class Bank:
         scene, mu, nu = (
             dataclasses.replace(tree, residual=part[0], motion=part[1]) for tree, part in trees
         )
-        return dataclasses.replace(state, scene=scene, opt=state.opt._replace(mu=mu, nu=nu))
+        return dataclasses.replace(state, scene=scene, opt=state.opt.replace(mu=mu, nu=nu))
 
 
 def coded_frame(model: InterModel, role: Role, scene: InterScene) -> CodedFrame:

@@ -38,13 +38,14 @@ from lumefield.codecs.neural._motion import (
 from lumefield.codecs.neural._order import Role
 from lumefield.codecs.overfit._chroma import colour_error, halved
 from lumefield.codecs.overfit._image_fit import Goal
+from lumefield.codecs.overfit._soap import scaled_soap
 from lumefield.codecs.overfit._video_bank import Bank, coded_frame, reachable
 from lumefield.codecs.overfit._video_integers import (
     best_inter_model,
     inter_bits,
     inter_networks_of,
 )
-from lumefield.codecs.overfit._video_intra import Tell
+from lumefield.codecs.overfit._video_intra import Tell, annealed
 from lumefield.codecs.overfit._video_match import start_motion
 from lumefield.codecs.overfit._video_model import (
     InterNetworks,
@@ -58,7 +59,7 @@ from lumefield.codecs.overfit._video_model import (
 )
 from lumefield.codecs.overfit._video_servo import Servo
 from lumefield.fields.latent import noisy
-from lumefield.fit import Stage, TrainState, fit, scaled_adam
+from lumefield.fit import Stage, TrainState, fit
 
 SYNTHESIS = 16
 """Width of the shared synthesis."""
@@ -72,7 +73,7 @@ networks must have learned to pass predictions on before residuals mend what the
 _LEVEL_GAIN = 1.3
 _RATES = (0.1, 0.06)
 """First learning rates of finest residual latents and of motion latents."""
-_NETWORK_RATE = 3e-3
+_NETWORK_RATE = 5e-3
 _AGAIN = 0.4
 """Share of the fit whose noise a frame has when its finish begins. Under the noise of the end,
 latents that are 0 have no slope, and what its exact references lack would never be mended: 7 % of
@@ -207,7 +208,7 @@ def _adam(steps: int, period: int = 0) -> Any:  # noqa: ANN401
         motion: Any = _RATES[1] * fall
         return InterScene(residual, motion, InterNetworks(**each))
 
-    return scaled_adam(rates_at, b2=_B2)
+    return scaled_soap(rates_at, b2=_B2)
 
 
 def _together(
@@ -288,8 +289,8 @@ def _loss(
         share = _AGAIN + (1 - _AGAIN) * ((step % period) / period).astype(jnp.float32)
     own = (scene.residual, scene.motion)
     keys = iter(jax.random.split(key, len(own[0]) + len(own[1])))
-    shape = (0.3 - 0.2 * share, 2.0 - share)
-    residual, motion = (tuple(noisy(next(keys), y, *shape) for y in levels) for levels in own)
+    noise = annealed(share)
+    residual, motion = (tuple(noisy(next(keys), y, *noise) for y in levels) for levels in own)
     z = _drawn(scene.networks, aux, frame, residual, motion, size)
     mse = colour_error(z, aux.target[frame])
     bits, moved = rates(scene.networks, residual, motion, own)

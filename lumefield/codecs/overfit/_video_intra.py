@@ -16,6 +16,7 @@ from lumefield.codecs.neural._latents import code_latents
 from lumefield.codecs.neural._model import ImageModel, Widths
 from lumefield.codecs.overfit._chroma import colour_error
 from lumefield.codecs.overfit._integers import best_model, networks_of
+from lumefield.codecs.overfit._soap import scaled_soap
 from lumefield.fields.latent import (
     Networks,
     latent_rate,
@@ -24,10 +25,12 @@ from lumefield.fields.latent import (
     synthesise,
     upsample,
 )
-from lumefield.fit import Chunk, Stage, TrainState, fit, scaled_adam
+from lumefield.fit import Chunk, Stage, TrainState, fit
 
 LEVELS, CONTEXT, SYNTHESIS = 7, 12, 32
 _LEVEL_GAIN = 1.45
+_RATES = (0.18, 1.5e-2)
+"""First learning rates of the finest latents and of the networks."""
 _THRIFT = (2.0, 0.4)
 _FINISH = 0.02
 _TRIAL = 200
@@ -53,6 +56,11 @@ def intra_weight(frames: int) -> float:
     return 1 + 0.2 * min(frames - 1, 32)
 
 
+def annealed(share: Array) -> tuple[Array, Array]:
+    """Temperature of the soft rounding and deviation of the noise, after a share of the fit."""
+    return 0.35 - 0.27 * share, 0.22 - 0.07 * share
+
+
 def fit_intra(
     target: np.ndarray, lambda_: float, steps: int, finish: int, tell: "Tell", seed: int = 0
 ) -> Intra:
@@ -72,7 +80,7 @@ def fit_intra(
     aux = (jnp.asarray(target), jnp.float32(math.log(lambda_)))
     latents = tuple(jnp.zeros(s, jnp.float32) for s in level_sizes(*size, LEVELS))
     scene = IntraScene(latents, networks_of(base))
-    scene = _fitted(scene, aux, steps, (0.08, 3e-3), False, tell, seed)
+    scene = _fitted(scene, aux, steps, _RATES, False, tell, seed)
 
     def cost(networks: Networks) -> float:
         mse, bits = _measured(IntraScene(scene.latents, networks), aux[0])
@@ -80,7 +88,7 @@ def fit_intra(
 
     model: ImageModel = best_model(scene.networks, base, cost)
     scene = IntraScene(scene.latents, networks_of(model))
-    scene = _fitted(scene, aux, finish, (0.08 * _FINISH, 0.0), True, tell, seed + 1)
+    scene = _fitted(scene, aux, finish, (_RATES[0] * _FINISH, 0.0), True, tell, seed + 1)
     whole = [np.rint(np.asarray(y)).astype(np.int32) for y in scene.latents]
     return Intra(model, code_latents(model, whole), LEARNED_VIDEO)
 
@@ -97,7 +105,7 @@ def tried_intra(target: np.ndarray, lambda_: float, seed: int = 0) -> tuple[floa
     sizes = level_sizes(target.shape[1], target.shape[2], LEVELS)
     scene = IntraScene(tuple(jnp.zeros(s, jnp.float32) for s in sizes), networks_of(base))
     aux = (jnp.asarray(target), jnp.float32(math.log(lambda_)))
-    scene = _fitted(scene, aux, _TRIAL, (0.08, 3e-3), False, Tell(_TRIAL, None), seed)
+    scene = _fitted(scene, aux, _TRIAL, _RATES, False, Tell(_TRIAL, None), seed)
     mse, bits = _measured(scene, aux[0])
     return float(mse), float(bits)
 
@@ -131,7 +139,7 @@ def _fitted(
         each = tuple(first[0] * _LEVEL_GAIN**i * fall for i in range(LEVELS))
         return IntraScene(each, first[1] * fall)
 
-    tx = scaled_adam(rates, b2=_B2)
+    tx = scaled_soap(rates, b2=_B2)
     state = TrainState.start(scene, tx, jax.random.key(seed), aux)
     stage = Stage(steps, partial(_loss, steps, late), lambda _, count: jnp.zeros((count,)))
     return fit(state, (stage,), tx, chunk=max(5, min(50, steps // 10)), on_chunk=tell).scene
@@ -148,10 +156,7 @@ def _loss(
 ) -> tuple[Array, tuple[Any, dict[str, Array]]]:
     share = jnp.float32(1) if late else (step / steps).astype(jnp.float32)
     keys = jax.random.split(key, len(scene.latents))
-    latents = tuple(
-        noisy(k, y, 0.3 - 0.2 * share, 2.0 - share)
-        for k, y in zip(keys, scene.latents, strict=True)
-    )
+    latents = tuple(noisy(k, y, *annealed(share)) for k, y in zip(keys, scene.latents, strict=True))
     bits, _ = latent_rate(scene.networks.context, latents)
     z = synthesise(scene.networks.synthesis, upsample(latents, scene.networks.filters))
     mse = colour_error(z, aux[0])
