@@ -64,7 +64,7 @@ def main() -> None:
         jax.random.key(0), levels=7, channels=3, context=CONTEXT, synthesis=SYNTHESIS
     )
     goal = image_fit.Goal("lambda", args.exchange)
-    effort = image_fit.Effort(args.steps, args.steps // 10, 1, network_rate=1e-2)
+    effort = image_fit.Effort(args.steps, args.steps // 10, 1)
     state = image_fit.start(networks, target, np.ones(target.shape[1:], np.float32), goal)
 
     def told(_: object, chunk: image_fit.Chunk) -> bool:

@@ -102,7 +102,7 @@ def _functions(backend: str) -> dict[str, Callable[..., Any]]:
     def noisy(latents: Any, key: Any) -> Any:
         keys = jax.random.split(key, len(latents))
         return tuple(
-            latent.noisy(k, y, 0.2, 1.5, backend=b) for k, y in zip(keys, latents, strict=True)
+            latent.noisy(k, y, 0.2, 0.2, backend=b) for k, y in zip(keys, latents, strict=True)
         )
 
     def rate(context: Any, latents: Any) -> Any:

@@ -19,7 +19,7 @@ class Scene:
 
 
 def scene(rng):
-    shapes = {"a": (5, 5), "b": (4,), "c": (4, 1, 2, 2), "d": (7, 7), "e": (2,)}
+    shapes = {"a": (5, 5), "b": (4,), "c": (4, 1, 2, 2), "d": (7, 7), "e": (2,), "f": (0, 4)}
     draw = {name: jnp.asarray(rng.normal(size=shape)) for name, shape in shapes.items()}
     return Scene((jnp.asarray(rng.normal(size=(6, 4))),), draw)
 

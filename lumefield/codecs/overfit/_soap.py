@@ -12,6 +12,7 @@ first steps are short: all numbers at once one rate away from where they were le
 on one photo, and left another with a dead colour.
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -95,7 +96,7 @@ def _scaled(rate: Any, below: Any) -> Any:  # noqa: ANN401
 
 
 def _sizes(leaf: Array) -> tuple[int, int]:
-    return leaf.shape[0], leaf.size // leaf.shape[0]
+    return leaf.shape[0], math.prod(leaf.shape[1:])
 
 
 def _parts(networks: Any) -> tuple[Array, ...]:  # noqa: ANN401
