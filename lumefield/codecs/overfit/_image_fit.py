@@ -46,9 +46,13 @@ _MOST_WEIGHT, _MOST_BIAS, _MOST_FILTER = (
 )
 _GAIN, _MOVES = 0.7, 12
 """Share of the miss that a move of the servo takes back, and moves in a stage."""
-_LAST_RATES = {"lambda": 0.02, "psnr": 0.2, "bits": 0.2}
-"""Learning rate of the last stage, as a share of that of the first: to be steered, latents must be
-able to move, which costs about 0.5 % of J."""
+_LAST_RATE = 0.2
+"""Learning rate of the last stage, as a share of that of the first."""
+_AGAIN = 0.4
+"""Share of the fit whose noise the last stage begins with. Under that of the end, latents that are
+whole have hardly a slope: what rounded networks do wrong would stay, 0.8 % of J."""
+_THRIFT = 1.5
+"""How much more than its bits a network pays while it is fitted: finds cheaper ones of equal J."""
 _STEER_FROM = 0.25
 """Share of the noisy steps before the servo begins."""
 
@@ -240,7 +244,8 @@ def _loss(
     mse = distortion(scene, latents, picture)
     pixels = picture.weight.size
     thrift = effort.thrift[0] * jnp.maximum(1.0 - share / effort.thrift[1], 0.0)
-    beside = 0.0 if picture.base is None else network_bits(scene.networks, picture.base)
+    base = picture.base
+    beside = 0.0 if base is None else _THRIFT * network_bits(scene.networks, base)
     loss = (bits + beside) / pixels + mse * jnp.exp(-picture.log_lambda - thrift)
     return loss, (picture, {"mse": mse, "bpp": bits / pixels, "log_lambda": picture.log_lambda})
 
@@ -311,15 +316,15 @@ def finish_latents(
     *,
     on_chunk: Callable[[TrainState, Chunk], bool] | None = None,
 ) -> TrainState:
-    """The last stage: little noise, the latents alone, under the networks of the file."""
+    """The last stage: less noise, the latents alone, under the networks of the file."""
     last = dataclasses.replace(
         effort,
         steps=effort.finish_steps,
         thrift=(0.0, 1.0),
-        latent_rate=_LAST_RATES[goal.kind] * effort.latent_rate,
+        latent_rate=_LAST_RATE * effort.latent_rate,
         network_rate=0.0,
-        temperatures=(effort.temperatures[1],) * 2,
-        noise=(effort.noise[1],) * 2,
+        temperatures=_from_again(effort.temperatures),
+        noise=_from_again(effort.noise),
     )
     tx = _optimizer(last, len(state.scene.latents))
     scene = LatentImage(latents=state.scene.latents, networks=networks)
@@ -327,6 +332,10 @@ def finish_latents(
     stages = (Stage(last.steps, partial(_loss, False, last), _nothing),)
     servo, chunk = _Servo(goal, last, begin=0.0), _chunk(last.steps)
     return fit(new, stages, tx, chunk=chunk, between=servo, on_chunk=on_chunk)
+
+
+def _from_again(ends: tuple[float, float]) -> tuple[float, float]:
+    return ends[0] + (ends[1] - ends[0]) * _AGAIN, ends[1]
 
 
 def _chunk(steps: int) -> int:

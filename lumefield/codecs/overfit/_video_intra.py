@@ -32,7 +32,9 @@ _LEVEL_GAIN = 1.45
 _RATES = (0.18, 1.5e-2)
 """First learning rates of the finest latents and of the networks."""
 _THRIFT = (2.0, 0.4)
-_FINISH = 0.02
+_FINISH, _AGAIN = 0.2, 0.4
+"""Of the latents under the integer networks: learning rate, as a share of the first; share of the
+fit whose noise it begins with."""
 _TRIAL = 200
 """Steps of :func:`tried_intra`."""
 _B2 = 0.97
@@ -154,7 +156,8 @@ def _loss(
     key: PRNGKeyArray,
     step: Array,
 ) -> tuple[Array, tuple[Any, dict[str, Array]]]:
-    share = jnp.float32(1) if late else (step / steps).astype(jnp.float32)
+    share = (step / steps).astype(jnp.float32)
+    share = _AGAIN + (1 - _AGAIN) * share if late else share
     keys = jax.random.split(key, len(scene.latents))
     latents = tuple(noisy(k, y, *annealed(share)) for k, y in zip(keys, scene.latents, strict=True))
     bits, _ = latent_rate(scene.networks.context, latents)
