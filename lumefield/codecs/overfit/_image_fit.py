@@ -25,6 +25,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from lumefield.codecs.neural._model import MAX_BIAS, MAX_FILTER, MAX_WEIGHT
 from lumefield.codecs.overfit._chroma import rgb_of
+from lumefield.codecs.overfit._noise import again, annealed
 from lumefield.codecs.overfit._soap import scaled_soap
 from lumefield.fields.latent import (
     RANGE,
@@ -40,7 +41,7 @@ from lumefield.fields.latent import (
 from lumefield.fit import Chunk, Stage, TrainState, fit
 
 _B2 = 0.97
-"""Decay of Adam's second moments: gradients of latents change fast as noise is redrawn."""
+"""Decay of the second moments of latents: gradients of latents change fast as noise is redrawn."""
 _MOST_WEIGHT, _MOST_BIAS, _MOST_FILTER = (
     most / 1024 for most in (MAX_WEIGHT, MAX_BIAS, MAX_FILTER)
 )
@@ -48,9 +49,6 @@ _GAIN, _MOVES = 0.7, 12
 """Share of the miss that a move of the servo takes back, and moves in a stage."""
 _LAST_RATE = 0.2
 """Learning rate of the last stage, as a share of that of the first."""
-_AGAIN = 0.4
-"""Share of the fit whose noise the last stage begins with. Under that of the end, latents that are
-whole have hardly a slope: what rounded networks do wrong would stay, 0.8 % of J."""
 _THRIFT = 1.5
 """How much more than its bits a network pays while it is fitted: finds cheaper ones of equal J."""
 _STEER_FROM = 0.25
@@ -73,8 +71,6 @@ class Effort:
     """How much faster each coarser level learns: it serves four times the pixels."""
     network_rate: float = 1.5e-2
     """First learning rate of the networks."""
-    temperatures: tuple[float, float] = (0.35, 0.08)
-    """Of the soft rounding, first and last."""
     hard_rate: float = 4e-4
     """Learning rate of the networks while rounding is hard; it falls to 0. The latents rest:
     straight through the rounding, those near a boundary flicker, and J rose by 16 %."""
@@ -82,8 +78,6 @@ class Effort:
     """How much higher log lambda begins, and the share of the steps over which that is taken back.
 
     Fine levels otherwise take up in the first steps what coarse ones say in fewer bits."""
-    noise: tuple[float, float] = (0.22, 0.15)
-    """Deviation of the noise, first and last."""
 
 
 _ContextSteps: Any = ContextModel
@@ -193,7 +187,7 @@ def start(
 
 
 def _optimizer(effort: Effort, levels: int) -> Any:  # noqa: ANN401
-    """Rates that fall along a cosine over the noisy steps, again over the hard ones."""
+    """SOAP whose rates fall along a cosine over the noisy steps, again over the hard ones."""
 
     def rates(step: Array) -> LatentImage:
         at = step.astype(jnp.float32)
@@ -225,7 +219,7 @@ def distortion(scene: LatentImage, latents: tuple[Array, ...], picture: Picture)
 
 
 def _loss(
-    hard: bool,
+    stage: Literal["noisy", "hard", "finish"],
     effort: Effort,
     scene: LatentImage,
     picture: Picture,
@@ -234,12 +228,12 @@ def _loss(
     step: Array,
 ) -> tuple[Array, tuple[Picture, dict[str, Array]]]:
     share = (step / effort.steps).astype(jnp.float32)
-    if hard:
+    if stage == "hard":
         latents = tuple(jnp.round(y) for y in scene.latents)
     else:
-        t, d = (v[0] + (v[1] - v[0]) * share for v in (effort.temperatures, effort.noise))
+        noise = annealed(again(share) if stage == "finish" else share)
         keys = jax.random.split(key, len(scene.latents))
-        latents = tuple(noisy(k, y, t, d) for k, y in zip(keys, scene.latents, strict=True))
+        latents = tuple(noisy(k, y, *noise) for k, y in zip(keys, scene.latents, strict=True))
     bits, _ = latent_rate(scene.networks.context, latents)
     mse = distortion(scene, latents, picture)
     pixels = picture.weight.size
@@ -293,8 +287,8 @@ def fit_latents(
 ) -> TrainState:
     """The first two stages: latents and networks under noise, then networks under hard rounding."""
     stages = (
-        Stage(effort.steps, partial(_loss, False, effort), _nothing),
-        Stage(effort.steps + effort.hard_steps, partial(_loss, True, effort), _nothing),
+        Stage(effort.steps, partial(_loss, "noisy", effort), _nothing),
+        Stage(effort.steps + effort.hard_steps, partial(_loss, "hard", effort), _nothing),
     )
     servo = _Servo(goal, effort)
     return fit(
@@ -323,19 +317,13 @@ def finish_latents(
         thrift=(0.0, 1.0),
         latent_rate=_LAST_RATE * effort.latent_rate,
         network_rate=0.0,
-        temperatures=_from_again(effort.temperatures),
-        noise=_from_again(effort.noise),
     )
     tx = _optimizer(last, len(state.scene.latents))
     scene = LatentImage(latents=state.scene.latents, networks=networks)
     new = TrainState.start(scene, tx, jax.random.fold_in(state.key, state.step), state.aux)
-    stages = (Stage(last.steps, partial(_loss, False, last), _nothing),)
+    stages = (Stage(last.steps, partial(_loss, "finish", last), _nothing),)
     servo, chunk = _Servo(goal, last, begin=0.0), _chunk(last.steps)
     return fit(new, stages, tx, chunk=chunk, between=servo, on_chunk=on_chunk)
-
-
-def _from_again(ends: tuple[float, float]) -> tuple[float, float]:
-    return ends[0] + (ends[1] - ends[0]) * _AGAIN, ends[1]
 
 
 def _chunk(steps: int) -> int:

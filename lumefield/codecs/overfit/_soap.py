@@ -3,8 +3,8 @@
 Vyas et al., "SOAP: Improving and Stabilizing Shampoo using Adam", 2024 (arXiv:2409.11321),
 Algorithm 3: Adam in the eigenbases of the mean squares of a matrix's gradient, from both sides.
 These networks have a few hundred numbers and stand for hundreds of thousands of latents, so a
-better step of theirs is nearly free: at equal steps J falls by 3 %, and by 8 % with rates seven
-times as high, which it bears (Cool-chic 5.0 does so too). We differ in keeping the first moment
+better step of theirs is nearly free: at equal steps J falls by 3 %, and by 6 % at three times the
+rates, which it bears (Cool-chic 5.0 does so too). We differ in keeping the first moment
 unrotated, which is the same; in whole eigendecompositions instead of orthogonal iterations (faster
 for matrices this small, and to compile); in taking a convolution for a matrix of its outputs by
 all else; and in padding all matrices to one size, since a hundred small products took 6 ms. The

@@ -38,6 +38,7 @@ from lumefield.codecs.neural._motion import (
 from lumefield.codecs.neural._order import Role
 from lumefield.codecs.overfit._chroma import colour_error, halved
 from lumefield.codecs.overfit._image_fit import Goal
+from lumefield.codecs.overfit._noise import again, annealed
 from lumefield.codecs.overfit._soap import scaled_soap
 from lumefield.codecs.overfit._video_bank import Bank, coded_frame, reachable
 from lumefield.codecs.overfit._video_integers import (
@@ -45,7 +46,7 @@ from lumefield.codecs.overfit._video_integers import (
     inter_bits,
     inter_networks_of,
 )
-from lumefield.codecs.overfit._video_intra import Tell, annealed
+from lumefield.codecs.overfit._video_intra import Tell
 from lumefield.codecs.overfit._video_match import start_motion
 from lumefield.codecs.overfit._video_model import (
     InterNetworks,
@@ -74,18 +75,14 @@ _LEVEL_GAIN = 1.3
 _RATES = (0.1, 0.06)
 """First learning rates of finest residual latents and of motion latents."""
 _NETWORK_RATE = 5e-3
-_AGAIN = 0.4
-"""Share of the fit whose noise a frame has when its finish begins. Under the noise of the end,
-latents that are 0 have no slope, and what its exact references lack would never be mended: 7 % of
-the bits of inter frames."""
 _DRIFT = 10.0
 """How much more errors count when networks are rounded: what they do wrong to a frame they do again
 to all that are predicted from it."""
 _VISIT = 2
 """Steps in a row at one frame."""
 _B2 = 0.9
-"""Decay of Adam's second moments. Those of the networks are of another frame, those of a frame's
-latents some visits old: 0.99 costs a fifth of the bits, 0.8 is worse by 2 % again."""
+"""Decay of the second moments of latents, which are some visits old: 0.99 costs a fifth of the
+bits, 0.8 is worse by 2 % again."""
 _STEER, _GAIN = (0.5, 0.9), 0.3
 """Shares of the fit between which lambda is steered; share of the miss that a move takes back."""
 _ROUNDS, _CLOSE, _ROUND_GAIN = 6, 0.01, 1.5
@@ -139,7 +136,7 @@ def fit_inter(
     bank = Bank(start_motion(target[:, 0], order, networks.units), size)
     state = TrainState.start(
         bank.scene(0, networks),
-        _adam(passes * len(order)),
+        _optimizer(passes * len(order)),
         jax.random.key(seed),
         _references(target, order, first, lambda_),
     )
@@ -195,8 +192,8 @@ def _as_floats(planes: Planes) -> Array:
     return jnp.asarray(reference(planes, 8).astype(np.float32) * (16.0 / (1 << PICTURE_BITS)))
 
 
-def _adam(steps: int, period: int = 0) -> Any:  # noqa: ANN401
-    """Adam whose rates fall over all steps, or over each ``period``, then of the latents alone."""
+def _optimizer(steps: int, period: int = 0) -> Any:  # noqa: ANN401
+    """SOAP whose rates fall over all steps, or over each ``period``, then of the latents alone."""
 
     def rates_at(step: Array) -> Any:  # noqa: ANN401
         share = (step % period) / period if period else step / steps
@@ -251,7 +248,7 @@ def _together(
 
     stage = Stage(steps, partial(_loss, steps, 0, size), batches)
     first = bank.loaded(int(turns[0]), state)
-    return fit(first, (stage,), _adam(steps), chunk=_VISIT, between=between, on_chunk=tell)
+    return fit(first, (stage,), _optimizer(steps), chunk=_VISIT, between=between, on_chunk=tell)
 
 
 def _shown_error(planes: Planes, target: np.ndarray) -> Array:
@@ -286,7 +283,7 @@ def _loss(
 ) -> tuple[Array, tuple[References, dict[str, Array]]]:
     share = (step / steps).astype(jnp.float32)
     if period:  # of finishing, each frame anew
-        share = _AGAIN + (1 - _AGAIN) * ((step % period) / period).astype(jnp.float32)
+        share = again(((step % period) / period).astype(jnp.float32))
     own = (scene.residual, scene.motion)
     keys = iter(jax.random.split(key, len(own[0]) + len(own[1])))
     noise = annealed(share)
@@ -379,7 +376,7 @@ def _one_by_one(
         return jnp.full((count,), at // finish, jnp.int32)
 
     steps, size = finish * len(order), (target.shape[2], target.shape[3])
-    tx, key = _adam(steps, finish), jax.random.fold_in(state.key, state.step)
+    tx, key = _optimizer(steps, finish), jax.random.fold_in(state.key, state.step)
     late = TrainState.start(bank.scene(0, inter_networks_of(model)), tx, key, aux)
     late = prepared(0, late)
     stage = Stage(steps, partial(_loss, steps, finish, size), batches)

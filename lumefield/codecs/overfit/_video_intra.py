@@ -16,6 +16,7 @@ from lumefield.codecs.neural._latents import code_latents
 from lumefield.codecs.neural._model import ImageModel, Widths
 from lumefield.codecs.overfit._chroma import colour_error
 from lumefield.codecs.overfit._integers import best_model, networks_of
+from lumefield.codecs.overfit._noise import again, annealed
 from lumefield.codecs.overfit._soap import scaled_soap
 from lumefield.fields.latent import (
     Networks,
@@ -32,13 +33,12 @@ _LEVEL_GAIN = 1.45
 _RATES = (0.18, 1.5e-2)
 """First learning rates of the finest latents and of the networks."""
 _THRIFT = (2.0, 0.4)
-_FINISH, _AGAIN = 0.2, 0.4
-"""Of the latents under the integer networks: learning rate, as a share of the first; share of the
-fit whose noise it begins with."""
+_FINISH = 0.2
+"""Learning rate of latents under the integer networks, as a share of the first."""
 _TRIAL = 200
 """Steps of :func:`tried_intra`."""
 _B2 = 0.97
-"""Decay of Adam's second moments: gradients of latents change fast as noise is redrawn."""
+"""Decay of the second moments of latents: gradients of latents change fast as noise is redrawn."""
 
 
 @struct.dataclass
@@ -56,11 +56,6 @@ def intra_weight(frames: int) -> float:
     tenth off the bits of all at the same PSNR (10 is level with 5).
     """
     return 1 + 0.2 * min(frames - 1, 32)
-
-
-def annealed(share: Array) -> tuple[Array, Array]:
-    """Temperature of the soft rounding and deviation of the noise, after a share of the fit."""
-    return 0.35 - 0.27 * share, 0.22 - 0.07 * share
 
 
 def fit_intra(
@@ -157,9 +152,10 @@ def _loss(
     step: Array,
 ) -> tuple[Array, tuple[Any, dict[str, Array]]]:
     share = (step / steps).astype(jnp.float32)
-    share = _AGAIN + (1 - _AGAIN) * share if late else share
+    share = again(share) if late else share
+    noise = annealed(share)
     keys = jax.random.split(key, len(scene.latents))
-    latents = tuple(noisy(k, y, *annealed(share)) for k, y in zip(keys, scene.latents, strict=True))
+    latents = tuple(noisy(k, y, *noise) for k, y in zip(keys, scene.latents, strict=True))
     bits, _ = latent_rate(scene.networks.context, latents)
     z = synthesise(scene.networks.synthesis, upsample(latents, scene.networks.filters))
     mse = colour_error(z, aux[0])
