@@ -8,7 +8,7 @@
 
 namespace {
 
-constexpr int INPUTS = 17, PAIRS = 9, MAX_WIDTH = 16, STRIDE = 264, BUCKETS = 512, RING = 2;
+constexpr int INPUTS = 17, PAIRS = 9, MAX_WIDTH = 24, STRIDE = 264, BUCKETS = 512, RING = 2;
 constexpr int NEAR = 12, MAX_HIDDEN = (1 << 14) - 1, MAX_LATENT = 127;
 
 // The causal neighbours, in the order of `NEIGHBOURS`.

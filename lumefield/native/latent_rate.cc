@@ -25,7 +25,7 @@ namespace {
 constexpr int NEAR = 12, K = 17;  // causal neighbours; all inputs
 constexpr int DR[NEAR] = {-1, 0, -1, -1, -2, 0, -2, -2, -1, -1, -2, -2};
 constexpr int DC[NEAR] = {0, -1, -1, 1, 0, -2, -1, 1, -2, 2, -2, 2};
-constexpr int MAX_A = 16, MAX_LEVELS = 16;
+constexpr int MAX_A = 24, MAX_LEVELS = 16;
 constexpr int BLOCK = 256;  // pixels; a multiple of CHUNK
 constexpr int BAND = 16;    // rows; a multiple of 4 so that bands share as few coarse rows as they can
 constexpr int PAD = 16;     // zeros before and after the columns of a row
@@ -336,7 +336,7 @@ ffi::Error Rate(ffi::ThreadPool threads, F32 w1, F32 b1, F32 w2, F32 b2, F32 w3,
   const int a = (int)w1.dimensions()[0], levels = (int)args.size();
   const bool gradients = rets.size() > 1;
   if (a > MAX_A || levels < 1 || levels > MAX_LEVELS || w1.dimensions()[1] != K || (int)b1.dimensions()[0] != levels)
-    return ffi::Error::InvalidArgument("the rate kernel takes 17 inputs, at most 16 features and 16 levels");
+    return ffi::Error::InvalidArgument("the rate kernel takes 17 inputs, at most 24 features and 16 levels");
   if (rets.size() != (gradients ? 8 + (size_t)levels : 1))
     return ffi::Error::InvalidArgument("the rate kernel returns bits, or bits, 7 gradients and one per level");
   Net net;

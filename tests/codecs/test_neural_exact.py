@@ -23,10 +23,13 @@ from lumefield.codecs.neural import (
     levels_for,
     pixels_of,
 )
+from lumefield.codecs.neural._base import base_model
 from lumefield.codecs.neural._chunk import decode_chunk, picture_chunk, taken_apart
+from lumefield.codecs.neural._context import predict
 from lumefield.codecs.neural._decoders import Backend, decoders
 from lumefield.codecs.neural._latents import code_latents
 from lumefield.codecs.neural._levels import Level, level_sizes, places, pyramid
+from lumefield.codecs.neural._model import CONTEXT_WIDTHS
 from lumefield.codecs.neural._twin import upsample
 from lumefield.errors import FormatError, RunError
 from tests.codecs.neural_models import random_case, random_latents, random_model, worst_model
@@ -73,7 +76,7 @@ def test_native_decodes_the_pixels_of_the_twin_for_networks_of_any_width(seed: i
     skip_without("native")
     rng = np.random.default_rng(seed)
     rows, columns = (int(v) for v in rng.integers(1, 100, 2))
-    channels, context = int(rng.integers(1, 5)), int(rng.integers(1, 17))
+    channels, context = int(rng.integers(1, 5)), CONTEXT_WIDTHS[-1 - seed]
     model, latents = random_case(
         seed, rows, columns, channels, context, synthesis=int(rng.integers(1, 33))
     )
@@ -91,7 +94,7 @@ def test_nothing_overflows_with_every_parameter_at_its_bound(backend: Backend, s
     """The twin asserts that its int64 sums fit int32; the others must agree with it."""
     skip_without(backend)
     rows, columns = 37, 61
-    widths = Widths(levels_for(rows, columns), 16, 32, 4)
+    widths = Widths(levels_for(rows, columns), 24, 32, 4)
     model = worst_model(widths, sign)
     latents = [np.full(size, 127, np.int8) for size in level_sizes(rows, columns, widths.levels)]
     latents[0][::2] = -127
@@ -238,6 +241,15 @@ def test_the_bilinear_base_keeps_a_constant():
     assert not stack[:-1].any()
 
 
+@pytest.mark.parametrize("identity", [1, 129])
+def test_a_wider_base_predicts_what_the_shipped_one_does(identity: int):
+    narrow, wide = (base_model(identity, Widths(7, a, 32, 3)) for a in (12, 24))
+    x = np.random.default_rng(0).integers(-9, 10, (17, 500))
+    for level in range(7):
+        meant, found = (predict(model, x, level) for model in (narrow, wide))
+        assert np.array_equal(meant, found)
+
+
 def test_planes_of_one_size_are_put_side_by_side():
     planes = tuple(np.full((2, 3), c, np.uint8) for c in range(3))
     assert np.array_equal(pixels_of(planes, Picture(2, 3))[1, 2], [0, 1, 2])
@@ -304,6 +316,8 @@ def test_what_does_not_fit_is_refused():
         broken(model, model.X1 * 1.0).check()
     with pytest.raises(ValueError, match="synthesis=33, expected 1 to 32"):
         Widths(7, 12, 33, 3).check()
+    with pytest.raises(ValueError, match="context=16, expected one of"):
+        Widths(7, 16, 32, 3).check()
 
 
 def test_a_decoder_that_is_wrong_is_noticed_before_the_file_is_written(monkeypatch):

@@ -11,6 +11,7 @@ from lumefield.codecs.neural import Picture, Widths, base_model, image_cost
 from lumefield.codecs.neural import _twin as twin
 from lumefield.codecs.neural._parameters import parameter_bits
 from lumefield.codecs.overfit import EFFORTS, Goal, compress_picture
+from lumefield.codecs.overfit._compress import first_networks
 from lumefield.codecs.overfit._image_fit import network_bits
 from lumefield.codecs.overfit._integers import GROUPS, best_model, model_of, networks_of
 from lumefield.fields.latent import (
@@ -111,6 +112,18 @@ def test_numbers_that_stay_at_their_base_cost_nothing_and_others_about_their_bit
 
     assert 0 < bits(0.1) < bits(0.5) < bits(1.0)
     assert bits(1.0) == pytest.approx(parameter_bits(model_of(networks, USUAL), base), rel=0.5)
+
+
+def test_more_features_predict_as_the_shipped_ones_at_first_and_can_learn():
+    latents = tuple(
+        jnp.asarray(np.random.default_rng(i).integers(-3, 4, size), jnp.float32)
+        for i, size in enumerate(level_sizes(64, 80, 7))
+    )
+    narrow, wide = (first_networks(Widths(7, a, 32, 3), False, 0)[0].context for a in (12, 24))
+    bits, slopes = jax.value_and_grad(lambda net: latent_rate(net, latents)[0])(wide)
+    assert wide.w1.shape == (24, 17)
+    assert float(bits) == pytest.approx(float(latent_rate(narrow, latents)[0]), rel=1e-6)
+    assert (np.abs(np.asarray(slopes.w3)[:, 12:]) > 0).all(0).sum() > 8
 
 
 def fitted(goal: Goal) -> tuple[float, int]:

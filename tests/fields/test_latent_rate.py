@@ -14,7 +14,7 @@ CASES = {
     "pixel": (1, 1, 2, 16),
     "alone": (9, 7, 1, 5),
     "blocks": (19, 9, 2, 5),
-    "wide": (5, 300, 4, 16),
+    "wide": (5, 300, 4, 24),
     "tall": (67, 3, 7, 10),
 }
 """Name -> rows, columns, levels, width of the context network."""
@@ -130,9 +130,9 @@ NET, LATENTS = problem("photo")
         (NET, LATENTS[:2], "b1 has 3 rows for 2 levels of latents"),
         (NET.replace(w1=NET.w1[:, :16]), LATENTS, r"w1 has shape \(12, 16\), expected \(a, 17\)"),
         (
-            NET.replace(w1=np.zeros((17, 17), np.float32)),
+            NET.replace(w1=np.zeros((25, 17), np.float32)),
             LATENTS,
-            "a context model of 17 features and 3 levels, expected at most 16 and 16; use 'auto'",
+            "a context model of 25 features and 3 levels, expected at most 24 and 16; use 'auto'",
         ),
         (
             NET,

@@ -44,25 +44,32 @@ def base_model(identity: int, widths: Widths) -> ImageModel:
     known = identity == LEARNED or (identity == LEARNED_VIDEO and widths.channels == 3)
     if not known or not has_learned(widths):
         raise KeyError(identity)
+    shipped = _widened(_shipped(), widths.context)
     if identity == LEARNED_VIDEO:
-        return ImageModel(**_for_video(_shipped())).check()
-    return ImageModel(**_for_channels(_shipped(), widths.channels)).check()
+        return ImageModel(**_for_video(shipped)).check()
+    return ImageModel(**_for_channels(shipped, widths.channels)).check()
 
 
 def has_learned(widths: Widths) -> bool:
-    """Whether the shipped base has these sizes; it serves any number of channels."""
+    """Whether the shipped base serves these sizes: any channels, any wider context network."""
     shipped = _shipped()
-    return (widths.levels, widths.context, widths.synthesis) == (
-        len(shipped["b1"]),
-        len(shipped["b2"]),
-        len(shipped["c1"]),
-    )
+    sizes = (widths.levels, widths.synthesis) == (len(shipped["b1"]), len(shipped["c1"]))
+    return sizes and widths.context >= len(shipped["b2"])
 
 
 @cache
 def _shipped() -> dict[str, NDArray[np.int32]]:
     with np.load(_FILE, allow_pickle=False) as file:
         return {name: file[name].astype(np.int32) for name in file.files}
+
+
+def _widened(narrow: dict[str, NDArray[np.int32]], context: int) -> dict[str, NDArray[np.int32]]:
+    """With more features in the context network, all silent: zeros on every side."""
+    out, more = dict(narrow), context - len(narrow["b2"])
+    for name, axes in {"W1": (0,), "W2": (0, 1), "W3": (1,), "b1": (1,), "b2": (0,)}.items():
+        room = [(0, more if axis in axes else 0) for axis in range(narrow[name].ndim)]
+        out[name] = np.pad(narrow[name], room)
+    return out
 
 
 def _for_channels(

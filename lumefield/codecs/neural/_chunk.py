@@ -4,7 +4,7 @@ Bits, most significant first::
 
     8   base model that the parameters are stored relative to (0: none)
     3   levels - 1
-    4   width of the context network - 1
+    4   width of the context network, as its index in ``CONTEXT_WIDTHS``
     5   width of the synthesis - 1
     4   log2 of the coder lanes
     L   which levels are coded, finest first; the others are zero
@@ -25,7 +25,7 @@ from lumefield.codecs.neural._container import Picture
 from lumefield.codecs.neural._decoders import Backend, Latents, Parts, Planes, Stream, decoders
 from lumefield.codecs.neural._latents import Coded, Symbols
 from lumefield.codecs.neural._levels import MAX_LANES, Level, places, pyramid
-from lumefield.codecs.neural._model import ImageModel, Widths
+from lumefield.codecs.neural._model import CONTEXT_WIDTHS, ImageModel, Widths
 from lumefield.codecs.neural._parameters import (
     CONTEXT_GROUPS,
     PICTURE_GROUPS,
@@ -88,7 +88,8 @@ def taken_apart(chunk: bytes, picture: Picture) -> Parts:
     head = np.frombuffer(chunk[:_MAX_PARAMETER_BYTES], np.uint8)
     reader = BitReader(np.unpackbits(head))
     identity = reader.take(8)
-    levels, context, synthesis = (reader.take(n) + 1 for n in (3, 4, 5))
+    levels, context = reader.take(3) + 1, CONTEXT_WIDTHS[reader.take(4)]
+    synthesis = reader.take(5) + 1
     lanes = 1 << reader.take(4)
     widths = Widths(levels, context, synthesis, picture.channels)
     try:
@@ -129,7 +130,7 @@ def picture_chunk(model: ImageModel, coded: Coded, identity: int) -> bytes:
     for value, width in (
         (identity, 8),
         (widths.levels - 1, 3),
-        (widths.context - 1, 4),
+        (CONTEXT_WIDTHS.index(widths.context), 4),
         (widths.synthesis - 1, 5),
         (lanes.bit_length() - 1, 4),
     ):

@@ -10,7 +10,7 @@ first::
     5   width of the inter frames' synthesis - 1
     8   base model of the first frame
     3   its levels - 1
-    4   width of its context network - 1
+    4   width of its context network, as its index in ``CONTEXT_WIDTHS``
     5   width of its synthesis - 1
     4   log2 of the coder lanes
     L   which of its levels are coded, finest first
@@ -58,7 +58,7 @@ from lumefield.codecs.neural._inter_model import (
 )
 from lumefield.codecs.neural._latents import Coded, code_latents
 from lumefield.codecs.neural._levels import MAX_LANES, Level, pyramid
-from lumefield.codecs.neural._model import ImageModel, Widths
+from lumefield.codecs.neural._model import CONTEXT_WIDTHS, ImageModel, Widths
 from lumefield.codecs.neural._motion import KINDS, MOTION_LEVELS, PLANES, motion_sizes, reference
 from lumefield.codecs.neural._order import Role, needed, roles
 from lumefield.codecs.neural._parameters import (
@@ -179,7 +179,8 @@ def group_chunk(intra: Intra, model: InterModel, frames: list[CodedFrame], ancho
     for value, width in (
         *((_VARIANT, 3), (len(frames), 10), (anchor, 6)),
         (model.widths.synthesis - 1, 5),
-        *((intra.identity, 8), (widths.levels - 1, 3), (widths.context - 1, 4)),
+        *((intra.identity, 8), (widths.levels - 1, 3)),
+        (CONTEXT_WIDTHS.index(widths.context), 4),
         *((widths.synthesis - 1, 5), (lanes.bit_length() - 1, 4)),
     ):
         writer.put(value, width)
@@ -303,7 +304,8 @@ def _header(chunk: bytes, picture: Picture) -> _Header:
     if picture.channels != CHANNELS:
         raise FormatError(f"a video of {picture.channels} channels, expected 3; {_DAMAGED}")
     synthesis, identity = reader.take(5) + 1, reader.take(8)
-    levels, context, hidden = (reader.take(n) + 1 for n in (3, 4, 5))
+    levels, context = reader.take(3) + 1, CONTEXT_WIDTHS[reader.take(4)]
+    hidden = reader.take(5) + 1
     widths = Widths(levels, context, hidden, picture.channels)
     lanes = 1 << reader.take(4)
     try:

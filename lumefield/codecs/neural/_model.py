@@ -3,7 +3,7 @@
 The decoder is exact: every operation is int32 (NumPy twin: int64) and the bounds below keep every
 sum inside 32 bits, so the pixels are the same on every machine. The bounds of the sums:
 
-* context hidden 1: 17 * 4095 * 127 + 65535 < 2^24; hidden 2: 16 * 4095 * 16383 + 65535 * 256 < 2^31
+* context hidden 1: 17 * 4095 * 127 + 65535 < 2^24; hidden 2: 24 * 4095 * 16383 + 65535 * 256 < 2^31
 * synthesis hidden: 7 * 4095 * 32767 < 2^31; second layer: 32 * 4095 * 16383 + 128 < 2^31
 * residual 3x3: 9 * 4 * 4095 * 8191 < 2^31; upsampling: 4 * 2047 * 131071 < 2^31
 
@@ -32,7 +32,8 @@ MAX_WEIGHT = 4095
 MAX_BIAS = (1 << 16) - 1
 MAX_FILTER = 2047
 MAX_LEVELS = 7
-MAX_CONTEXT = 16
+CONTEXT_WIDTHS = (*range(1, 16), 24)
+"""Features of the context network that 4 bits of the file can say."""
 MAX_SYNTHESIS = 32
 MAX_CHANNELS = 4
 MAX_HIDDEN = (1 << 14) - 1
@@ -81,10 +82,12 @@ class Widths:
         Raises:
             ValueError: If one is out of range.
         """
-        limits = (MAX_LEVELS, MAX_CONTEXT, MAX_SYNTHESIS, MAX_CHANNELS)
-        for name, limit in zip(("levels", "context", "synthesis", "channels"), limits, strict=True):
+        limits = {"levels": MAX_LEVELS, "synthesis": MAX_SYNTHESIS, "channels": MAX_CHANNELS}
+        for name, limit in limits.items():
             if not 1 <= getattr(self, name) <= limit:
                 raise ValueError(f"{name}={getattr(self, name)}, expected 1 to {limit}")
+        if self.context not in CONTEXT_WIDTHS:
+            raise ValueError(f"context={self.context}, expected one of {CONTEXT_WIDTHS}")
 
 
 @dataclass(frozen=True)

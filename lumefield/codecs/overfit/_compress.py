@@ -4,8 +4,10 @@ import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
@@ -30,18 +32,24 @@ from lumefield.fields.latent import Networks, start_networks
 from lumefield.fit import Chunk, TrainState
 
 EFFORTS: dict[str, Effort] = {
-    "fast": Effort(steps=1200, hard_steps=80, finish_steps=200),
+    "fast": Effort(steps=1000, hard_steps=80, finish_steps=200),
     "standard": Effort(steps=7600, hard_steps=400, finish_steps=600),
-    "best": Effort(steps=27_000, hard_steps=2_000, finish_steps=2_000),
+    "best": Effort(steps=10_000, hard_steps=400, finish_steps=1200, context=24),
 }
 """The one dial. Times of a 512 x 768 picture are in docs/apps_compress.md."""
 CONTEXT, SYNTHESIS = 12, 32
-"""Widths of the two networks."""
+"""Widths of the two networks as shipped."""
+_PROBE = Effort(steps=200, hard_steps=20, finish_steps=0)
+_WORTH = 8 * 12_000
+"""Bits of latents from which on a context network of twice the features is worth its bytes, and
+the fit that tells them within some tenths."""
 _OVERHEAD = 48 * 8
 """Bits of header, name and rounding to bytes, about."""
 
 _MOST_LEAN, _LANDINGS = 0.08, 7
 """How far roundings may lean: about 0.15 dB or 3 % of the bits. Codings tried."""
+_WAKING = 0.1
+"""Deviation of the first weights of features that the shipped base lacks."""
 _ROUNDS = 3
 """Of finishing, at most: more are needed where the servo has missed the goal by more than that."""
 
@@ -90,14 +98,13 @@ def compress_picture(
         seed: Of the noise and the first networks.
         progress: Told after every chunk of steps.
     """
-    rows, columns, channels = pixels.shape
+    rows, columns = pixels.shape[:2]
     full = float(2**picture.bits - 1)
     target = (pixels.astype(np.float32) / np.float32(full)).transpose(2, 0, 1)
     importance = np.ones((rows, columns), np.float32) if weight is None else weight
     importance = importance / importance.mean()
-    widths = Widths(levels_for(rows, columns), CONTEXT, SYNTHESIS, channels)
-    networks, identity = _first_networks(widths, picture.subsampled, seed)
-    base = base_model(identity, widths)
+    begin = partial(_start, target, importance, picture, goal, seed)
+    state, base, identity = begin(_worthwhile(begin, goal, effort))
     told = _teller(progress, effort)
 
     def rounded(state: TrainState) -> ImageModel:
@@ -114,9 +121,6 @@ def compress_picture(
         return _OVERHEAD + parameter_bits(rounded(state), base)
 
     wanted = dataclasses.replace(goal, bits_beside=beside)
-    start_of = networks_of(base)
-    is_420 = picture.subsampled
-    state = start(networks, target, importance, goal, base=start_of, subsampled=is_420, seed=seed)
     state = fit_latents(state, effort, wanted, on_chunk=told)
     model = rounded(state)
     known = _OVERHEAD + parameter_bits(model, base)
@@ -136,6 +140,36 @@ def compress_picture(
     data, psnr, exchange = _nearest(state, finished, encoded, goal)
     bits = 8 * len(data) / (rows * columns)
     return Compressed(data, psnr, bits, exchange, parameter_bits(model, base) / 8)
+
+
+Begin = Callable[[int], tuple[TrainState, ImageModel, int]]
+
+
+def _start(
+    target: NDArray[np.float32],
+    importance: NDArray[np.float32],
+    picture: Picture,
+    goal: Goal,
+    seed: int,
+    context: int,
+) -> tuple[TrainState, ImageModel, int]:
+    """The state before the first step, the base of its networks, and the name of that."""
+    channels, rows, columns = target.shape
+    widths = Widths(levels_for(rows, columns), context, SYNTHESIS, channels)
+    networks, identity = first_networks(widths, picture.subsampled, seed)
+    base = base_model(identity, widths)
+    base_of, is_420 = networks_of(base), picture.subsampled
+    state = start(networks, target, importance, goal, base=base_of, subsampled=is_420, seed=seed)
+    return state, base, identity
+
+
+def _worthwhile(begin: Begin, goal: Goal, effort: Effort) -> int:
+    """Features of the context network that the latents pay for, told from a short fit."""
+    if effort.context <= CONTEXT:
+        return effort.context
+    state = fit_latents(begin(CONTEXT)[0], _PROBE, goal)
+    bits = float(measured(state.scene, state.aux)[1])
+    return effort.context if bits > _WORTH else CONTEXT
 
 
 def _nearest(
@@ -180,11 +214,11 @@ def landed(coded: Callable[[float], tuple[bytes, float]], goal: Goal) -> tuple[b
     return best
 
 
-def _first_networks(widths: Widths, subsampled: bool, seed: int) -> tuple[Networks, int]:
+def first_networks(widths: Widths, subsampled: bool, seed: int) -> tuple[Networks, int]:
     """Networks to start from, and the base model that they are stored relative to."""
     if has_learned(widths):
         identity = LEARNED_VIDEO if subsampled else LEARNED
-        return networks_of(base_model(identity, widths)), identity
+        return _awake(networks_of(base_model(identity, widths)), seed), identity
     networks = start_networks(
         jax.random.key(seed),
         levels=widths.levels,
@@ -193,6 +227,15 @@ def _first_networks(widths: Widths, subsampled: bool, seed: int) -> tuple[Networ
         synthesis=widths.synthesis,
     )
     return networks, 0
+
+
+def _awake(networks: Networks, seed: int) -> Networks:
+    """With silent features of the context network looking at something; none is heard yet."""
+    context = networks.context
+    noise = _WAKING * jax.random.normal(jax.random.key(seed), context.w1.shape, jnp.float32)
+    is_silent = jnp.all(context.w1 == 0, 1, keepdims=True)
+    w1 = jnp.where(is_silent, noise, context.w1)
+    return networks.replace(context=context.replace(w1=w1))  # pyright: ignore
 
 
 def _teller(progress: Progress | None, effort: Effort) -> Callable[[TrainState, Chunk], bool]:

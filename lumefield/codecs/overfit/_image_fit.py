@@ -47,8 +47,9 @@ _MOST_WEIGHT, _MOST_BIAS, _MOST_FILTER = (
 )
 _GAIN, _MOVES = 0.7, 12
 """Share of the miss that a move of the servo takes back, and moves in a stage."""
-_LAST_RATE = 0.2
-"""Learning rate of the last stage, as a share of that of the first."""
+_LAST_RATE, _AGAIN = 0.15, 0.7
+"""Of the last stage: learning rate, as a share of that of the first; share of the fit whose noise
+it begins with (0.2 and 0.4 leave 0.3 % of J)."""
 _THRIFT = 1.5
 """How much more than its bits a network pays while it is fitted: finds cheaper ones of equal J."""
 _STEER_FROM = 0.25
@@ -65,6 +66,8 @@ class Effort:
     """Steps with hard rounding."""
     finish_steps: int
     """Steps of the latents alone after the networks have become integers."""
+    context: int = 12
+    """Features of the context network, at most: more predict better and take more bytes."""
     latent_rate: float = 0.18
     """First learning rate of the finest latents, in quantisation steps."""
     level_gain: float = 1.45
@@ -231,7 +234,7 @@ def _loss(
     if stage == "hard":
         latents = tuple(jnp.round(y) for y in scene.latents)
     else:
-        noise = annealed(again(share) if stage == "finish" else share)
+        noise = annealed(again(share, _AGAIN) if stage == "finish" else share)
         keys = jax.random.split(key, len(scene.latents))
         latents = tuple(noisy(k, y, *noise) for k, y in zip(keys, scene.latents, strict=True))
     bits, _ = latent_rate(scene.networks.context, latents)

@@ -28,7 +28,7 @@ GROUPS = CONTEXT_GROUPS + PICTURE_GROUPS
 
 Steps = tuple[int, ...]
 """log2 of the step of every group."""
-_THRIFT = 2.5
+_THRIFT = 4.0
 """How much more than their bits parameters pay: the latents, finished under rounded networks, take
 most of what that costs back."""
 _STARTS = (1, 3)

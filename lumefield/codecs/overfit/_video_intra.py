@@ -33,8 +33,9 @@ _LEVEL_GAIN = 1.45
 _RATES = (0.18, 1.5e-2)
 """First learning rates of the finest latents and of the networks."""
 _THRIFT = (2.0, 0.4)
-_FINISH = 0.2
-"""Learning rate of latents under the integer networks, as a share of the first."""
+_FINISH, _AGAIN = 0.2, 0.4
+"""Of the latents under the integer networks: learning rate, as a share of the first; share of the
+fit whose noise it begins with."""
 _TRIAL = 200
 """Steps of :func:`tried_intra`."""
 _B2 = 0.97
@@ -152,7 +153,7 @@ def _loss(
     step: Array,
 ) -> tuple[Array, tuple[Any, dict[str, Array]]]:
     share = (step / steps).astype(jnp.float32)
-    share = again(share) if late else share
+    share = again(share, _AGAIN) if late else share
     noise = annealed(share)
     keys = jax.random.split(key, len(scene.latents))
     latents = tuple(noisy(k, y, *noise) for k, y in zip(keys, scene.latents, strict=True))

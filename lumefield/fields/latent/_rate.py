@@ -25,7 +25,7 @@ from lumefield.fields.latent._model import (
     laplace_bits,
 )
 
-MAX_WIDTH = 16
+MAX_WIDTH = 24
 """Widest context network that the kernel takes."""
 MAX_LEVELS = 16
 """Most levels that the kernel takes."""
@@ -49,7 +49,7 @@ def latent_rate(
         net: The context model.
         latents: Levels, finest first, each of half the rows and columns of the one before it,
             rounded up; in units of the quantisation step, whole numbers or noisy stand-ins.
-        backend: ``auto``, ``native`` (C++, CPU, float32, at most 16 features and 16 levels) or
+        backend: ``auto``, ``native`` (C++, CPU, float32, at most 24 features and 16 levels) or
             ``xla``.
 
     Raises:
