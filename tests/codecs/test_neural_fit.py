@@ -9,8 +9,10 @@ import pytest
 
 from lumefield.codecs.neural import Picture, Widths, base_model, image_cost
 from lumefield.codecs.neural import _twin as twin
+from lumefield.codecs.neural._chunk import taken_apart
+from lumefield.codecs.neural._container import PICTURE_CHUNK, unpack
 from lumefield.codecs.neural._parameters import parameter_bits
-from lumefield.codecs.overfit import EFFORTS, Goal, compress_picture
+from lumefield.codecs.overfit import EFFORTS, Effort, Goal, _compress, compress_picture
 from lumefield.codecs.overfit._compress import first_networks
 from lumefield.codecs.overfit._image_fit import network_bits
 from lumefield.codecs.overfit._integers import GROUPS, best_model, model_of, networks_of
@@ -124,6 +126,29 @@ def test_more_features_predict_as_the_shipped_ones_at_first_and_can_learn():
     assert wide.w1.shape == (24, 17)
     assert float(bits) == pytest.approx(float(latent_rate(narrow, latents)[0]), rel=1e-6)
     assert (np.abs(np.asarray(slopes.w3)[:, 12:]) > 0).all(0).sum() > 8
+
+
+def test_features_are_added_where_a_short_fit_finds_enough_bits(monkeypatch):
+    monkeypatch.setattr(_compress, "_WORTH", 0)
+    effort = Effort(steps=20, hard_steps=5, finish_steps=5, context=24)
+    monkeypatch.setattr(_compress, "_PROBE", dataclasses.replace(effort, finish_steps=0))
+    pixels, told = picture(64, 80), []
+    found = compress_picture(
+        *(pixels, Picture(64, 80)),
+        goal=Goal("lambda", 1e-3),
+        effort=effort,
+        progress=lambda done, total, _psnr, _bpp: told.append((done, total)),
+    )
+    assert _widths_in(found.data).context == 24
+    assert told[-1] == (55, 55)
+    assert found.psnr > 20
+
+
+def _widths_in(file: bytes) -> Widths:
+    container = unpack(file)
+    assert container.picture is not None
+    chunk = next(container.all(PICTURE_CHUNK))
+    return taken_apart(chunk, container.picture).widths
 
 
 def fitted(goal: Goal) -> tuple[float, int]:

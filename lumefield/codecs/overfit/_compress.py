@@ -103,9 +103,9 @@ def compress_picture(
     target = (pixels.astype(np.float32) / np.float32(full)).transpose(2, 0, 1)
     importance = np.ones((rows, columns), np.float32) if weight is None else weight
     importance = importance / importance.mean()
-    begin = partial(_start, target, importance, picture, goal, seed)
-    state, base, identity = begin(_worthwhile(begin, goal, effort))
     told = _teller(progress, effort)
+    begin = partial(_start, target, importance, picture, goal, seed)
+    state, base, identity = begin(_worthwhile(begin, goal, effort, told))
 
     def rounded(state: TrainState) -> ImageModel:
         exchange = math.exp(float(state.aux.log_lambda))
@@ -143,6 +143,7 @@ def compress_picture(
 
 
 Begin = Callable[[int], tuple[TrainState, ImageModel, int]]
+Told = Callable[[TrainState, Chunk], bool]
 
 
 def _start(
@@ -163,11 +164,11 @@ def _start(
     return state, base, identity
 
 
-def _worthwhile(begin: Begin, goal: Goal, effort: Effort) -> int:
+def _worthwhile(begin: Begin, goal: Goal, effort: Effort, told: Told) -> int:
     """Features of the context network that the latents pay for, told from a short fit."""
     if effort.context <= CONTEXT:
         return effort.context
-    state = fit_latents(begin(CONTEXT)[0], _PROBE, goal)
+    state = fit_latents(begin(CONTEXT)[0], _PROBE, goal, on_chunk=told)
     bits = float(measured(state.scene, state.aux)[1])
     return effort.context if bits > _WORTH else CONTEXT
 
@@ -238,8 +239,9 @@ def _awake(networks: Networks, seed: int) -> Networks:
     return networks.replace(context=context.replace(w1=w1))  # pyright: ignore
 
 
-def _teller(progress: Progress | None, effort: Effort) -> Callable[[TrainState, Chunk], bool]:
-    total = effort.steps + effort.hard_steps + effort.finish_steps
+def _teller(progress: Progress | None, effort: Effort) -> Told:
+    efforts = [effort, _PROBE] if effort.context > CONTEXT else [effort]
+    total = sum(e.steps + e.hard_steps + e.finish_steps for e in efforts)
     done = 0
 
     def told(_: TrainState, chunk: Chunk) -> bool:
