@@ -34,7 +34,13 @@ from lumefield.fit import Chunk, TrainState
 EFFORTS: dict[str, Effort] = {
     "fast": Effort(steps=1000, hard_steps=80, finish_steps=200),
     "standard": Effort(steps=7600, hard_steps=400, finish_steps=600),
-    "best": Effort(steps=10_000, hard_steps=400, finish_steps=1200, context=24),
+    "best": Effort(
+        *(10_000, 400, 1200),
+        context=24,
+        latent_rate=0.25,
+        network_rate=2.5e-2,
+        thrift=(0.5, 0.3),
+    ),
 }
 """The one dial. Times of a 512 x 768 picture are in docs/apps_compress.md."""
 CONTEXT, SYNTHESIS = 12, 32
