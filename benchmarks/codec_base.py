@@ -1,9 +1,10 @@
 """Fit the networks that the image codec ships and starts from.
 
-    python -m benchmarks.codec_base OUT.npz [--steps 4000]
+    python -m benchmarks.codec_base OUT.npz [--steps 4000] [--context 24]
 
 A mosaic of photo crops from LUMEFIELD_DATA is fitted as one picture, whose networks are written as
-the integers of the file format. None of the pictures that ``benchmarks.codecs`` scores is among
+the integers of the file format. Wider context networks begin as the shipped one with silent
+features more. None of the pictures that ``benchmarks.codecs`` scores is among
 them. The numbers depend on the machine in their last bits, so the shipped file is not made again:
 it belongs to the format (see ``lumefield/codecs/neural/_base.py``).
 """
@@ -17,10 +18,12 @@ import jax
 import numpy as np
 from PIL import Image
 
+from lumefield.codecs.neural._base import LEARNED, base_model
+from lumefield.codecs.neural._model import INPUTS, ImageModel, Widths
 from lumefield.codecs.overfit import _image_fit as image_fit
 from lumefield.codecs.overfit._compress import CONTEXT, SYNTHESIS
-from lumefield.codecs.overfit._integers import GROUPS, model_of
-from lumefield.fields.latent import start_networks
+from lumefield.codecs.overfit._integers import GROUPS, model_of, networks_of
+from lumefield.fields.latent import Networks
 
 SIDE = 256
 PHOTOS = (
@@ -30,6 +33,8 @@ PHOTOS = (
     "scenes/sceaux_castle/images/100_7103.JPG",
 )
 COLUMNS = 4
+WAKING = 0.1
+"""Deviation of the first weights of new features."""
 
 
 def crop(path: Path) -> np.ndarray:
@@ -50,6 +55,19 @@ def mosaic(root: Path) -> np.ndarray:
     return (np.concatenate(rows).transpose(2, 0, 1) / 255).astype(np.float32)
 
 
+def first(context: int) -> Networks:
+    """The shipped networks, with features more that look at something and are not yet heard."""
+    shipped = base_model(LEARNED, Widths(7, CONTEXT, SYNTHESIS, 3))
+    named, more = dict(vars(shipped)), context - CONTEXT
+    for name, axes in {"W1": (0,), "W2": (0, 1), "W3": (1,), "b1": (1,), "b2": (0,)}.items():
+        room = [(0, more if axis in axes else 0) for axis in range(named[name].ndim)]
+        named[name] = np.pad(named[name], room)
+    networks = networks_of(ImageModel(**named))
+    noise = WAKING * jax.random.normal(jax.random.key(0), (context, INPUTS), np.float32)
+    w1 = networks.context.w1.at[CONTEXT:].set(noise[CONTEXT:])
+    return networks.replace(context=networks.context.replace(w1=w1))
+
+
 def main() -> None:
     """Run the command line above."""
     parser = argparse.ArgumentParser(
@@ -58,18 +76,17 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--lambda", dest="exchange", type=float, default=1e-3)
+    parser.add_argument("--context", type=int, default=24)
     args = parser.parse_args()
     target = mosaic(Path(os.environ.get("LUMEFIELD_DATA", "../shared/data")))
-    networks = start_networks(
-        jax.random.key(0), levels=7, channels=3, context=CONTEXT, synthesis=SYNTHESIS
-    )
+    networks = first(args.context)
     goal = image_fit.Goal("lambda", args.exchange)
     effort = image_fit.Effort(args.steps, args.steps // 10, 1)
     state = image_fit.start(networks, target, np.ones(target.shape[1:], np.float32), goal)
 
     def told(_: object, chunk: image_fit.Chunk) -> bool:
         mse, bpp = chunk.metrics["mse"].mean(), chunk.metrics["bpp"].mean()
-        if chunk.step % 500 == 0:
+        if chunk.step % 500 < len(chunk.metrics["mse"]):
             print(f"{chunk.step} {-10 * math.log10(mse):.2f} dB {bpp:.3f} bpp", flush=True)
         return True
 

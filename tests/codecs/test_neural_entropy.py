@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lumefield.codecs.neural import Widths, base_model
-from lumefield.codecs.neural._bits import BitReader, BitWriter, golomb_length
+from lumefield.codecs.neural._bits import BitReader, BitWriter, golomb_length, sparse_length
 from lumefield.codecs.neural._laplace import (
     BUCKET_SYMBOLS,
     bucket_starts,
@@ -109,7 +109,27 @@ def test_exp_golomb_numbers_come_back_in_the_bits_that_were_promised(values: lis
     assert (BitReader(bits).take_golomb(len(numbers), order) == numbers).all()
 
 
+@given(st.lists(st.integers(-131070, 131070), max_size=40), st.integers(0, 3))
+def test_sparse_numbers_come_back_in_the_bits_that_were_promised(values: list[int], order: int):
+    numbers = np.array([value * (value % 3 == 0) for value in values], np.int64)
+    writer = BitWriter()
+    writer.put_sparse(numbers, order)
+    bits = writer.bits()
+    assert len(bits) == sparse_length(numbers, order)
+    assert (BitReader(bits).take_sparse(len(numbers), order) == numbers).all()
+
+
+def test_zeros_among_large_numbers_cost_a_bit_each():
+    numbers = np.array([0] * 90 + [9, -12] * 5, np.int64)
+    plain = min(golomb_length(numbers, order) for order in range(12))
+    sparse = min(sparse_length(numbers, order) for order in range(4))
+    assert sparse < plain
+    assert sparse == 90 + 10 * (1 + 6)
+
+
 def test_a_code_without_end_is_an_error():
+    with pytest.raises(FormatError, match="code does not end"):
+        BitReader(np.array([1] + [0] * 999, np.uint8)).take_sparse(1, 0)
     with pytest.raises(FormatError, match="code does not end"):
         BitReader(np.zeros(1000, np.uint8)).take_golomb(1, 0)
 

@@ -23,9 +23,7 @@ from lumefield.codecs.neural import (
     levels_for,
     pixels_of,
 )
-from lumefield.codecs.neural._base import base_model
 from lumefield.codecs.neural._chunk import decode_chunk, picture_chunk, taken_apart
-from lumefield.codecs.neural._context import predict
 from lumefield.codecs.neural._decoders import Backend, decoders
 from lumefield.codecs.neural._latents import code_latents
 from lumefield.codecs.neural._levels import Level, level_sizes, places, pyramid
@@ -239,15 +237,6 @@ def test_the_bilinear_base_keeps_a_constant():
     stack = upsample(latents, np.tile(np.array([0, 256, 768, 0], np.int32), (4, 1)))
     assert (stack[-1] == 3 * 256).all()
     assert not stack[:-1].any()
-
-
-@pytest.mark.parametrize("identity", [1, 129])
-def test_a_wider_base_predicts_what_the_shipped_one_does(identity: int):
-    narrow, wide = (base_model(identity, Widths(7, a, 32, 3)) for a in (12, 24))
-    x = np.random.default_rng(0).integers(-9, 10, (17, 500))
-    for level in range(7):
-        meant, found = (predict(model, x, level) for model in (narrow, wide))
-        assert np.array_equal(meant, found)
 
 
 def test_planes_of_one_size_are_put_side_by_side():

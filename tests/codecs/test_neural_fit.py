@@ -116,16 +116,17 @@ def test_numbers_that_stay_at_their_base_cost_nothing_and_others_about_their_bit
     assert bits(1.0) == pytest.approx(parameter_bits(model_of(networks, USUAL), base), rel=0.5)
 
 
-def test_more_features_predict_as_the_shipped_ones_at_first_and_can_learn():
-    latents = tuple(
-        jnp.asarray(np.random.default_rng(i).integers(-3, 4, size), jnp.float32)
-        for i, size in enumerate(level_sizes(64, 80, 7))
-    )
-    narrow, wide = (first_networks(Widths(7, a, 32, 3), False, 0)[0].context for a in (12, 24))
-    bits, slopes = jax.value_and_grad(lambda net: latent_rate(net, latents)[0])(wide)
-    assert wide.w1.shape == (24, 17)
-    assert float(bits) == pytest.approx(float(latent_rate(narrow, latents)[0]), rel=1e-6)
-    assert (np.abs(np.asarray(slopes.w3)[:, 12:]) > 0).all(0).sum() > 8
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_every_shipped_base_serves_its_sizes(channels: int):
+    names = {}
+    for context in (12, 24):
+        widths = Widths(7, context, 32, channels)
+        networks, identity = first_networks(widths, subsampled=False, seed=0)
+        assert model_of(networks, FINEST).widths == widths
+        names[context] = identity
+    assert names == {12: 1, 24: 2}
+    assert first_networks(Widths(7, 13, 32, channels), subsampled=False, seed=0)[1] == 0
+    assert first_networks(Widths(7, 24, 32, 3), subsampled=True, seed=0)[1] == 130
 
 
 def test_features_are_added_where_a_short_fit_finds_enough_bits(monkeypatch):

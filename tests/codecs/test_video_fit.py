@@ -9,7 +9,7 @@ import pytest
 
 from lumefield import native
 from lumefield.codecs.neural import decode_video
-from lumefield.codecs.neural._base import LEARNED_VIDEO, base_model
+from lumefield.codecs.neural._base import LEARNED, LEARNED_WIDE, base_model
 from lumefield.codecs.neural._group import code_frame
 from lumefield.codecs.neural._inter import painter
 from lumefield.codecs.neural._inter_model import inter_base, inter_widths
@@ -133,8 +133,10 @@ def test_block_matching_finds_how_a_picture_moves():
         assert float(jnp.median(planes[0])) == pytest.approx(want, abs=6)
 
 
-def test_pictures_in_video_colours_are_those_in_rgb():
-    colour, video = (base_model(i, Widths(7, 12, 32, 3)) for i in (1, LEARNED_VIDEO))
+@pytest.mark.parametrize(("identity", "context"), [(LEARNED, 12), (LEARNED_WIDE, 24)])
+def test_pictures_in_video_colours_are_those_in_rgb(identity: int, context: int):
+    widths = Widths(7, context, 32, 3)
+    colour, video = (base_model(i, widths) for i in (identity, identity + 128))
     from lumefield.codecs.neural._twin import synthesise
 
     rng = np.random.default_rng(3)

@@ -1,10 +1,11 @@
 """Networks that fits start from and that files store theirs relative to.
 
-Identity 0 knows nothing: zeros, bilinear upsampling, mid grey. Identity 1 is shipped
-(``base_1.npz``): fitted by ``benchmarks/codec_base.py`` to a mosaic of photos that no benchmark
-scores. It is part of the format: a file that names it needs exactly its numbers, so it never
-changes; a better one gets the next identity. Identity 129 is the same networks for pictures in
-narrow-range Y'CbCr of BT.601, as videos are; it is computed in integers.
+Identity 0 knows nothing: zeros, bilinear upsampling, mid grey. Identities 1 (12 features in the
+context network) and 2 (24 features) are shipped (``base_1.npz``, ``base_2.npz``): fitted by
+``benchmarks/codec_base.py`` to a mosaic of photos that no benchmark scores. They are part of the
+format: a file that names one needs exactly its numbers, so they never change; a better one gets the
+next identity. With 128 added, they are the same networks for pictures in narrow-range Y'CbCr of
+BT.601, as videos are; those are computed in integers.
 """
 
 from functools import cache
@@ -15,22 +16,22 @@ from numpy.typing import NDArray
 
 from lumefield.codecs.neural._model import FULL_BITS, ImageModel, Widths
 
-LEARNED = 1
-LEARNED_VIDEO = 128 + LEARNED
+LEARNED, LEARNED_WIDE = 1, 2
+_VIDEO = 128
+LEARNED_VIDEO = _VIDEO + LEARNED
 _BITS = 14
 _TO_VIDEO = ((4207, 8260, 1604), (-2428, -4768, 7196), (7196, -6026, -1170))
 """Y'CbCr of BT.601 in narrow range, less its offsets, from RGB; 14 fractional bits."""
 _FROM_VIDEO = ((19077, 0, 26149), (19077, -6419, -13320), (19077, 33050, 0))
 _OFFSET = (1028, 8224, 8224)
 """Black and grey of narrow range, 10 fractional bits of full range 16."""
-_FILE = Path(__file__).with_name("base_1.npz")
 
 
 def base_model(identity: int, widths: Widths) -> ImageModel:
     """The parameters that a file's are stored relative to.
 
     Args:
-        identity: 0: nothing learned; 1: the shipped networks; 129: those for Y'CbCr.
+        identity: 0: nothing learned; 1, 2: shipped networks; 129, 130: those for Y'CbCr.
         widths: Sizes.
 
     Raises:
@@ -41,35 +42,29 @@ def base_model(identity: int, widths: Widths) -> ImageModel:
         arrays["u"][:] = (0, 256, 768, 0)
         arrays["c2"][:] = 1 << (FULL_BITS - 1)
         return ImageModel(**arrays)
-    known = identity == LEARNED or (identity == LEARNED_VIDEO and widths.channels == 3)
-    if not known or not has_learned(widths):
+    video = identity >= _VIDEO
+    if identity != learned(widths, video=video) or (video and widths.channels != 3):
         raise KeyError(identity)
-    shipped = _widened(_shipped(), widths.context)
-    if identity == LEARNED_VIDEO:
-        return ImageModel(**_for_video(shipped)).check()
-    return ImageModel(**_for_channels(shipped, widths.channels)).check()
+    shipped = _shipped(identity % _VIDEO)
+    arrays = _for_video(shipped) if video else _for_channels(shipped, widths.channels)
+    return ImageModel(**arrays).check()
 
 
-def has_learned(widths: Widths) -> bool:
-    """Whether the shipped base serves these sizes: any channels, any wider context network."""
-    shipped = _shipped()
-    sizes = (widths.levels, widths.synthesis) == (len(shipped["b1"]), len(shipped["c1"]))
-    return sizes and widths.context >= len(shipped["b2"])
+def learned(widths: Widths, *, video: bool = False) -> int:
+    """The identity of the shipped base for these sizes and any channels; 0 where there is none."""
+    for identity in (LEARNED, LEARNED_WIDE):
+        shipped = _shipped(identity)
+        sizes = tuple(len(shipped[name]) for name in ("b1", "b2", "c1"))
+        if sizes == (widths.levels, widths.context, widths.synthesis):
+            return identity + _VIDEO * video
+    return 0
 
 
 @cache
-def _shipped() -> dict[str, NDArray[np.int32]]:
-    with np.load(_FILE, allow_pickle=False) as file:
+def _shipped(identity: int) -> dict[str, NDArray[np.int32]]:
+    path = Path(__file__).with_name(f"base_{identity}.npz")
+    with np.load(path, allow_pickle=False) as file:
         return {name: file[name].astype(np.int32) for name in file.files}
-
-
-def _widened(narrow: dict[str, NDArray[np.int32]], context: int) -> dict[str, NDArray[np.int32]]:
-    """With more features in the context network, all silent: zeros on every side."""
-    out, more = dict(narrow), context - len(narrow["b2"])
-    for name, axes in {"W1": (0,), "W2": (0, 1), "W3": (1,), "b1": (1,), "b2": (0,)}.items():
-        room = [(0, more if axis in axes else 0) for axis in range(narrow[name].ndim)]
-        out[name] = np.pad(narrow[name], room)
-    return out
 
 
 def _for_channels(

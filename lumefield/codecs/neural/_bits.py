@@ -5,7 +5,6 @@ from numpy.typing import NDArray
 
 from lumefield.errors import FormatError
 
-MAX_ORDER = 15
 _LONGEST = 24
 """Zeros before an Exp-Golomb code that any of ours can have."""
 
@@ -26,6 +25,10 @@ class BitWriter:
     def put_golomb(self, values: NDArray[np.integer], order: int) -> None:
         """Append signed numbers: zig-zag (0 -1 1 -2 ...), then Exp-Golomb of ``order``."""
         self.put(*_golomb(values, order))
+
+    def put_sparse(self, values: NDArray[np.integer], order: int) -> None:
+        """Append signed numbers, many of them zero: a bit that says so, else its code less one."""
+        self.put(*_sparse(values, order))
 
     def bits(self) -> NDArray[np.uint8]:
         """All bits so far, one per element."""
@@ -77,15 +80,25 @@ class BitReader:
         Raises:
             FormatError: If the bits end before, or a code is longer than any that is written.
         """
-        text, found = self._text, np.empty(count, np.int64)
-        for i in range(count):
-            one = text.find("1", self.position, self.position + _LONGEST + 1)
-            if one < 0:
-                raise FormatError("a parameter's code does not end; the file is cut off or damaged")
-            width = one - self.position + order + 1
-            self.position = one
-            found[i] = self.take(width) - (1 << order)
-        return np.where(found & 1, -(found + 1) // 2, found // 2)
+        found = np.array([self._take_code(order) for _ in range(count)], np.int64)
+        return _signed(found)
+
+    def take_sparse(self, count: int, order: int) -> NDArray[np.int64]:
+        """The next ``count`` signed numbers of :meth:`BitWriter.put_sparse`.
+
+        Raises:
+            FormatError: If the bits end before, or a code is longer than any that is written.
+        """
+        found = [self._take_code(order) + 1 if self.take(1) else 0 for _ in range(count)]
+        return _signed(np.array(found, np.int64))
+
+    def _take_code(self, order: int) -> int:
+        one = self._text.find("1", self.position, self.position + _LONGEST + 1)
+        if one < 0:
+            raise FormatError("a parameter's code does not end; the file is cut off or damaged")
+        width = one - self.position + order + 1
+        self.position = one
+        return self.take(width) - (1 << order)
 
 
 def golomb_length(values: NDArray[np.integer], order: int) -> int:
@@ -93,8 +106,32 @@ def golomb_length(values: NDArray[np.integer], order: int) -> int:
     return int(_golomb(values, order)[1].sum())
 
 
-def _golomb(values: NDArray[np.integer], order: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def sparse_length(values: NDArray[np.integer], order: int) -> int:
+    """Bits of :meth:`BitWriter.put_sparse`."""
+    return int(_sparse(values, order)[1].sum())
+
+
+def _unsigned(values: NDArray[np.integer]) -> NDArray[np.int64]:
     signed = np.asarray(values).ravel().astype(np.int64)
-    number = np.where(signed < 0, -2 * signed - 1, 2 * signed) + (1 << order)
+    return np.where(signed < 0, -2 * signed - 1, 2 * signed)
+
+
+def _signed(found: NDArray[np.int64]) -> NDArray[np.int64]:
+    return np.where(found & 1, -(found + 1) // 2, found // 2)
+
+
+def _golomb(values: NDArray[np.integer], order: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    return _code(_unsigned(values), order)
+
+
+def _sparse(values: NDArray[np.integer], order: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    found = _unsigned(values)
+    number, length = _code(np.maximum(found - 1, 0), order)
+    is_zero = found == 0
+    return np.where(is_zero, 0, number + (1 << length)), np.where(is_zero, 1, length + 1)
+
+
+def _code(found: NDArray[np.int64], order: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    number = found + (1 << order)
     length = np.frexp(number.astype(np.float64))[1].astype(np.int64)
     return number, 2 * length - 1 - order

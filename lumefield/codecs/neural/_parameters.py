@@ -2,21 +2,24 @@
 
 Groups of the file: the arrays of the context network (needed before the latents), then filters
 and the arrays of the synthesis (needed after them). Each group: 4 bits of step k (all its numbers
-are multiples of 2^k), 4 bits of Exp-Golomb order, then every number (value - base) / 2^k; the base
-is first rounded to multiples of 2^k itself.
+are multiples of 2^k), 4 bits of code, then every number (value - base) / 2^k; the base is first
+rounded to multiples of 2^k itself. Codes 0 to 11 are Exp-Golomb of that order; 12 to 15 are a bit
+that says whether the number is zero, and Exp-Golomb of order 0 to 3 where it is not.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lumefield.codecs.neural._bits import MAX_ORDER, BitReader, BitWriter, golomb_length
+from lumefield.codecs.neural._bits import BitReader, BitWriter, golomb_length, sparse_length
 from lumefield.codecs.neural._model import ImageModel, Widths, bound
 from lumefield.errors import FormatError
 
 CONTEXT_GROUPS = (("W1",), ("W2",), ("W3",), ("V",), ("b1",), ("b2", "b3"))
 PICTURE_GROUPS = (("u",), ("X1",), ("X2",), ("Y",), ("G",), ("c1",), ("c2", "g"))
 MAX_STEP = 10
-_STEP_BITS, _ORDER_BITS = 4, 4
+_STEP_BITS, _CODE_BITS = 4, 4
+_SPARSE = 12
+"""The first code of numbers that are often zero."""
 
 
 def write_groups(
@@ -27,10 +30,13 @@ def write_groups(
         value, start = _flat(model, names), _flat(base, names)
         step = _step(value)
         number = value - _rounded(start, step) >> step
-        order = min(range(MAX_ORDER + 1), key=lambda k, n=number: golomb_length(n, k))
+        code = min(range(1 << _CODE_BITS), key=lambda code, n=number: _length(n, code))
         writer.put(step, _STEP_BITS)
-        writer.put(order, _ORDER_BITS)
-        writer.put_golomb(number, order)
+        writer.put(code, _CODE_BITS)
+        if code < _SPARSE:
+            writer.put_golomb(number, code)
+        else:
+            writer.put_sparse(number, code - _SPARSE)
 
 
 def read_groups(
@@ -43,9 +49,9 @@ def read_groups(
     """
     shapes, arrays = widths.shapes(), dict[str, NDArray[np.int32]]()
     for names in groups:
-        step, order = reader.take(_STEP_BITS), reader.take(_ORDER_BITS)
+        step, code = reader.take(_STEP_BITS), reader.take(_CODE_BITS)
         start = _rounded(_flat(base, names), step)
-        value, at = start + (reader.take_golomb(len(start), order) << step), 0
+        value, at = start + (_numbers(reader, len(start), code) << step), 0
         for name in names:
             size = int(np.prod(shapes[name]))
             part = value[at : at + size].reshape(shapes[name])
@@ -64,6 +70,18 @@ def parameter_bits(model: ImageModel, base: ImageModel) -> int:
     writer = BitWriter()
     write_groups(writer, CONTEXT_GROUPS + PICTURE_GROUPS, model, base)
     return len(writer.bits())
+
+
+def _length(numbers: NDArray[np.int64], code: int) -> int:
+    if code < _SPARSE:
+        return golomb_length(numbers, code)
+    return sparse_length(numbers, code - _SPARSE)
+
+
+def _numbers(reader: BitReader, count: int, code: int) -> NDArray[np.int64]:
+    if code < _SPARSE:
+        return reader.take_golomb(count, code)
+    return reader.take_sparse(count, code - _SPARSE)
 
 
 def _flat(model: ImageModel, names: tuple[str, ...]) -> NDArray[np.int64]:

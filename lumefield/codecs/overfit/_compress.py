@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from lumefield.codecs.neural._base import LEARNED, LEARNED_VIDEO, base_model, has_learned
+from lumefield.codecs.neural._base import base_model, learned
 from lumefield.codecs.neural._colour import pixels_of
 from lumefield.codecs.neural._container import Picture
 from lumefield.codecs.neural._image import decode_image, encode_image
@@ -35,7 +34,7 @@ EFFORTS: dict[str, Effort] = {
     "fast": Effort(steps=1000, hard_steps=80, finish_steps=200),
     "standard": Effort(steps=7600, hard_steps=400, finish_steps=600),
     "best": Effort(
-        *(10_000, 400, 1200),
+        *(20_000, 400, 400),
         context=24,
         latent_rate=0.25,
         network_rate=2.5e-2,
@@ -54,8 +53,6 @@ _OVERHEAD = 48 * 8
 
 _MOST_LEAN, _LANDINGS = 0.08, 7
 """How far roundings may lean: about 0.15 dB or 3 % of the bits. Codings tried."""
-_WAKING = 0.1
-"""Deviation of the first weights of features that the shipped base lacks."""
 _ROUNDS = 3
 """Of finishing, at most: more are needed where the servo has missed the goal by more than that."""
 
@@ -223,9 +220,8 @@ def landed(coded: Callable[[float], tuple[bytes, float]], goal: Goal) -> tuple[b
 
 def first_networks(widths: Widths, subsampled: bool, seed: int) -> tuple[Networks, int]:
     """Networks to start from, and the base model that they are stored relative to."""
-    if has_learned(widths):
-        identity = LEARNED_VIDEO if subsampled else LEARNED
-        return _awake(networks_of(base_model(identity, widths)), seed), identity
+    if identity := learned(widths, video=subsampled):
+        return networks_of(base_model(identity, widths)), identity
     networks = start_networks(
         jax.random.key(seed),
         levels=widths.levels,
@@ -234,15 +230,6 @@ def first_networks(widths: Widths, subsampled: bool, seed: int) -> tuple[Network
         synthesis=widths.synthesis,
     )
     return networks, 0
-
-
-def _awake(networks: Networks, seed: int) -> Networks:
-    """With silent features of the context network looking at something; none is heard yet."""
-    context = networks.context
-    noise = _WAKING * jax.random.normal(jax.random.key(seed), context.w1.shape, jnp.float32)
-    is_silent = jnp.all(context.w1 == 0, 1, keepdims=True)
-    w1 = jnp.where(is_silent, noise, context.w1)
-    return networks.replace(context=context.replace(w1=w1))  # pyright: ignore
 
 
 def _teller(progress: Progress | None, effort: Effort) -> Told:
