@@ -14,7 +14,6 @@ import math
 import os
 from pathlib import Path
 
-import jax
 import numpy as np
 from PIL import Image
 
@@ -22,7 +21,7 @@ from lumefield.codecs.neural._base import LEARNED, base_model
 from lumefield.codecs.neural._model import INPUTS, ImageModel, Widths
 from lumefield.codecs.overfit import _image_fit as image_fit
 from lumefield.codecs.overfit._compress import CONTEXT, SYNTHESIS
-from lumefield.codecs.overfit._integers import GROUPS, model_of, networks_of
+from lumefield.codecs.overfit._integers import GROUPS, ONE, model_of, networks_of
 from lumefield.fields.latent import Networks
 
 SIDE = 256
@@ -62,10 +61,9 @@ def first(context: int) -> Networks:
     for name, axes in {"W1": (0,), "W2": (0, 1), "W3": (1,), "b1": (1,), "b2": (0,)}.items():
         room = [(0, more if axis in axes else 0) for axis in range(named[name].ndim)]
         named[name] = np.pad(named[name], room)
-    networks = networks_of(ImageModel(**named))
-    noise = WAKING * jax.random.normal(jax.random.key(0), (context, INPUTS), np.float32)
-    w1 = networks.context.w1.at[CONTEXT:].set(noise[CONTEXT:])
-    return networks.replace(context=networks.context.replace(w1=w1))
+    noise = np.random.default_rng(0).normal(0, WAKING, (more, INPUTS))
+    named["W1"][CONTEXT:] = np.rint(ONE * noise)
+    return networks_of(ImageModel(**named))
 
 
 def main() -> None:
