@@ -16,6 +16,7 @@ from lumefield.codecs.overfit import EFFORTS, Effort, Goal, _compress, compress_
 from lumefield.codecs.overfit._compress import first_networks
 from lumefield.codecs.overfit._image_fit import network_bits
 from lumefield.codecs.overfit._integers import GROUPS, best_model, model_of, networks_of
+from lumefield.codecs.overfit._refine import Costs, refined
 from lumefield.fields.latent import (
     RANGE,
     Networks,
@@ -100,6 +101,44 @@ def test_rounding_keeps_what_every_bit_depends_on():
 
     kept = networks_of(best_model(networks, base, penalty))
     np.testing.assert_allclose(kept.synthesis.x1, wanted, atol=0.5 / 1024 + 1e-6)
+
+
+def test_refining_undoes_what_was_rounded_wrongly_and_drops_what_nothing_depends_on():
+    right = model_of(drawn()[0], USUAL)
+    base = base_model(0, right.widths)
+    rng = np.random.default_rng(5)
+    wrong = right.replace(
+        W2=right.W2 + 64 * rng.integers(-1, 2, right.W2.shape, np.int32),
+        X1=right.X1 + 16 * rng.integers(-1, 2, right.X1.shape, np.int32),
+    )
+    meant, shares = networks_of(right), list[float]()
+
+    def latents(found: Networks) -> float:
+        return 1e5 * float(jnp.abs(found.context.w2 - meant.context.w2).sum())
+
+    def distortion(found: Networks) -> float:
+        return 1e5 * float(jnp.abs(found.synthesis.x1 - meant.synthesis.x1).sum())
+
+    found = refined(wrong, base, Costs(latents, distortion), shares.append)
+    np.testing.assert_array_equal(found.W2, right.W2)
+    np.testing.assert_array_equal(found.X1, right.X1)
+    assert parameter_bits(found, base) < parameter_bits(right, base)
+    assert sum(shares) == pytest.approx(1)
+
+
+def test_a_refined_picture_costs_less_and_is_what_the_file_holds():
+    pixels = picture(64, 80)
+    effort = Effort(steps=60, hard_steps=5, finish_steps=5)
+    costs = []
+    for refinements in (0, 1):
+        found = compress_picture(
+            *(pixels, Picture(64, 80)),
+            goal=Goal("lambda", 1e-3),
+            effort=dataclasses.replace(effort, refinements=refinements),
+        )
+        costs.append(found.bits_per_pixel + 1e3 * 10 ** (-found.psnr / 10))
+        assert len(found.data) * 8 == found.bits_per_pixel * pixels[..., 0].size
+    assert costs[1] < 0.99 * costs[0]
 
 
 def test_numbers_that_stay_at_their_base_cost_nothing_and_others_about_their_bits():

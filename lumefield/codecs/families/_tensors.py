@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lumefield.codecs.families._ops import MAX_BITS, MAX_WEIGHT, Shapes, Whole
-from lumefield.codecs.neural._bits import BitReader, BitWriter, golomb_length
+from lumefield.codecs.neural._bits import BitReader, BitWriter, golomb_lengths
 from lumefield.codecs.neural._laplace import MEANS, PRECISION, cumulative, reach
 from lumefield.codecs.neural._levels import MAX_LANES
 from lumefield.codecs.neural._model import MAX_LATENT
@@ -85,7 +85,7 @@ def _coded(values: Ints, plain: int) -> Code:
     found = list[Code]()
     for row in best.tolist():
         at_end = high[np.abs(high) >= most[row]]
-        excess = golomb_length(unfolded(np.abs(at_end) - most[row]), _EXCESS_ORDER)
+        excess = golomb_lengths(unfolded(np.abs(at_end) - most[row]), _EXCESS_ORDER).sum()
         found.append(Code(float(total[row]) + excess + plain * values.size + 16, plain, row))
     return min(found)
 

@@ -101,14 +101,14 @@ class BitReader:
         return self.take(width) - (1 << order)
 
 
-def golomb_length(values: NDArray[np.integer], order: int) -> int:
-    """Bits of :meth:`BitWriter.put_golomb`."""
-    return int(_golomb(values, order)[1].sum())
+def golomb_lengths(values: NDArray[np.integer], order: int) -> NDArray[np.int64]:
+    """Bits of each number in :meth:`BitWriter.put_golomb`."""
+    return _golomb(values, order)[1]
 
 
-def sparse_length(values: NDArray[np.integer], order: int) -> int:
-    """Bits of :meth:`BitWriter.put_sparse`."""
-    return int(_sparse(values, order)[1].sum())
+def sparse_lengths(values: NDArray[np.integer], order: int) -> NDArray[np.int64]:
+    """Bits of each number in :meth:`BitWriter.put_sparse`."""
+    return _sparse(values, order)[1]
 
 
 def _unsigned(values: NDArray[np.integer]) -> NDArray[np.int64]:

@@ -3,14 +3,14 @@
 Groups of the file: the arrays of the context network (needed before the latents), then filters
 and the arrays of the synthesis (needed after them). Each group: 4 bits of step k (all its numbers
 are multiples of 2^k), 4 bits of code, then every number (value - base) / 2^k; the base is first
-rounded to multiples of 2^k itself. Codes 0 to 11 are Exp-Golomb of that order; 12 to 15 are a bit
-that says whether the number is zero, and Exp-Golomb of order 0 to 3 where it is not.
+rounded to multiples of 2^k itself. Codes 0 to 9 are Exp-Golomb of that order; 10 to 15 are a bit
+that says whether the number is zero, and Exp-Golomb of order 0 to 5 where it is not.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lumefield.codecs.neural._bits import BitReader, BitWriter, golomb_length, sparse_length
+from lumefield.codecs.neural._bits import BitReader, BitWriter, golomb_lengths, sparse_lengths
 from lumefield.codecs.neural._model import ImageModel, Widths, bound
 from lumefield.errors import FormatError
 
@@ -18,7 +18,7 @@ CONTEXT_GROUPS = (("W1",), ("W2",), ("W3",), ("V",), ("b1",), ("b2", "b3"))
 PICTURE_GROUPS = (("u",), ("X1",), ("X2",), ("Y",), ("G",), ("c1",), ("c2", "g"))
 MAX_STEP = 10
 _STEP_BITS, _CODE_BITS = 4, 4
-_SPARSE = 12
+_SPARSE = 10
 """The first code of numbers that are often zero."""
 
 
@@ -27,16 +27,14 @@ def write_groups(
 ) -> None:
     """Append the groups in the shortest form: the largest step that fits, the best order."""
     for names in groups:
-        value, start = _flat(model, names), _flat(base, names)
-        step = _step(value)
-        number = value - _rounded(start, step) >> step
-        code = min(range(1 << _CODE_BITS), key=lambda code, n=number: _length(n, code))
+        step, _, numbers = in_steps(model, base, names)
+        code = best_code(numbers)
         writer.put(step, _STEP_BITS)
         writer.put(code, _CODE_BITS)
         if code < _SPARSE:
-            writer.put_golomb(number, code)
+            writer.put_golomb(numbers, code)
         else:
-            writer.put_sparse(number, code - _SPARSE)
+            writer.put_sparse(numbers, code - _SPARSE)
 
 
 def read_groups(
@@ -72,10 +70,26 @@ def parameter_bits(model: ImageModel, base: ImageModel) -> int:
     return len(writer.bits())
 
 
-def _length(numbers: NDArray[np.int64], code: int) -> int:
+def in_steps(
+    model: ImageModel, base: ImageModel, names: tuple[str, ...]
+) -> tuple[int, NDArray[np.int64], NDArray[np.int64]]:
+    """A group as it is written: log2 of its step, its base in whole steps, and steps from there."""
+    value = _flat(model, names)
+    step = _step(value)
+    start = _rounded(_flat(base, names), step)
+    return step, start, value - start >> step
+
+
+def best_code(numbers: NDArray[np.int64]) -> int:
+    """The code that takes the fewest bits."""
+    return min(range(1 << _CODE_BITS), key=lambda code: code_lengths(numbers, code).sum())
+
+
+def code_lengths(numbers: NDArray[np.int64], code: int) -> NDArray[np.int64]:
+    """Bits of each number."""
     if code < _SPARSE:
-        return golomb_length(numbers, code)
-    return sparse_length(numbers, code - _SPARSE)
+        return golomb_lengths(numbers, code)
+    return sparse_lengths(numbers, code - _SPARSE)
 
 
 def _numbers(reader: BitReader, count: int, code: int) -> NDArray[np.int64]:

@@ -20,22 +20,24 @@ from lumefield.codecs.neural._parameters import parameter_bits
 from lumefield.codecs.overfit._image_fit import (
     Effort,
     Goal,
-    LatentImage,
     finish_latents,
     fit_latents,
-    measured,
+    measured_bits,
+    measured_mse,
     start,
 )
 from lumefield.codecs.overfit._integers import best_model, networks_of
+from lumefield.codecs.overfit._refine import Costs, refined
 from lumefield.fields.latent import Networks, start_networks
 from lumefield.fit import Chunk, TrainState
 
 EFFORTS: dict[str, Effort] = {
     "fast": Effort(steps=1000, hard_steps=80, finish_steps=200),
-    "standard": Effort(steps=7600, hard_steps=400, finish_steps=600),
+    "standard": Effort(steps=7600, hard_steps=400, finish_steps=400, refinements=1),
     "best": Effort(
         *(20_000, 400, 400),
         context=24,
+        refinements=2,
         latent_rate=0.25,
         network_rate=2.5e-2,
         thrift=(0.5, 0.3),
@@ -45,6 +47,8 @@ EFFORTS: dict[str, Effort] = {
 CONTEXT, SYNTHESIS = 12, 32
 """Widths of the two networks as shipped."""
 _PROBE = Effort(steps=200, hard_steps=20, finish_steps=0)
+_REFINING = 700
+"""Steps that take about as long as a refinement of the networks."""
 _WORTH = 8 * 12_000
 """Bits of latents from which on a context network of twice the features is worth its bytes, and
 the fit that tells them within some tenths."""
@@ -106,26 +110,18 @@ def compress_picture(
     target = (pixels.astype(np.float32) / np.float32(full)).transpose(2, 0, 1)
     importance = np.ones((rows, columns), np.float32) if weight is None else weight
     importance = importance / importance.mean()
-    told = _teller(progress, effort)
+    told = _Teller(progress, effort)
     begin = partial(_start, target, importance, picture, goal, seed)
     state, base, identity = begin(_worthwhile(begin, goal, effort, told))
 
-    def rounded(state: TrainState) -> ImageModel:
-        exchange = math.exp(float(state.aux.log_lambda))
-
-        def bits_of(candidate: Networks) -> float:
-            scene = LatentImage(latents=state.scene.latents, networks=candidate)
-            mse, bits = measured(scene, state.aux)
-            return float(bits) + float(mse) * rows * columns / exchange
-
-        return best_model(state.scene.networks, base, bits_of)
-
     def beside(state: TrainState) -> float:
-        return _OVERHEAD + parameter_bits(rounded(state), base)
+        return _OVERHEAD + parameter_bits(_rounded(state, base), base)
 
     wanted = dataclasses.replace(goal, bits_beside=beside)
     state = fit_latents(state, effort, wanted, on_chunk=told)
-    model = rounded(state)
+    model = _rounded(state, base)
+    for _ in range(effort.refinements):
+        model = refined(model, base, _costs(state), told.refining)
     known = _OVERHEAD + parameter_bits(model, base)
 
     def as_rounded(_: TrainState) -> float:
@@ -146,7 +142,29 @@ def compress_picture(
 
 
 Begin = Callable[[int], tuple[TrainState, ImageModel, int]]
-Told = Callable[[TrainState, Chunk], bool]
+
+
+def _costs(state: TrainState) -> Costs:
+    """Bits of the latents, and the distortion in bits, under given networks."""
+    pixels, exchange = state.aux.weight.size, math.exp(float(state.aux.log_lambda))
+
+    def latents(networks: Networks) -> float:
+        return float(measured_bits(state.scene.replace(networks=networks)))
+
+    def distortion(networks: Networks) -> float:
+        scene = state.scene.replace(networks=networks)
+        return float(measured_mse(scene, state.aux)) * pixels / exchange
+
+    return Costs(latents, distortion)
+
+
+def _rounded(state: TrainState, base: ImageModel) -> ImageModel:
+    costs = _costs(state)
+
+    def bits_of(candidate: Networks) -> float:
+        return costs.latents(candidate) + costs.distortion(candidate)
+
+    return best_model(state.scene.networks, base, bits_of)
 
 
 def _start(
@@ -167,12 +185,12 @@ def _start(
     return state, base, identity
 
 
-def _worthwhile(begin: Begin, goal: Goal, effort: Effort, told: Told) -> int:
+def _worthwhile(begin: Begin, goal: Goal, effort: Effort, told: "_Teller") -> int:
     """Features of the context network that the latents pay for, told from a short fit."""
     if effort.context <= CONTEXT:
         return effort.context
     state = fit_latents(begin(CONTEXT)[0], _PROBE, goal, on_chunk=told)
-    bits = float(measured(state.scene, state.aux)[1])
+    bits = float(measured_bits(state.scene))
     return effort.context if bits > _WORTH else CONTEXT
 
 
@@ -232,21 +250,31 @@ def first_networks(widths: Widths, subsampled: bool, seed: int) -> tuple[Network
     return networks, 0
 
 
-def _teller(progress: Progress | None, effort: Effort) -> Told:
-    efforts = [effort, _PROBE] if effort.context > CONTEXT else [effort]
-    total = sum(e.steps + e.hard_steps + e.finish_steps for e in efforts)
-    done = 0
+class _Teller:
+    """Counts steps for a progress display."""
 
-    def told(_: TrainState, chunk: Chunk) -> bool:
-        nonlocal done
-        done += len(chunk.metrics["loss"])
-        if progress:
-            mse = float(chunk.metrics["mse"].mean())
-            psnr = -10.0 * math.log10(max(mse, 1e-12))
-            progress(min(done, total), total, psnr, float(chunk.metrics["bpp"].mean()))
+    def __init__(self, progress: Progress | None, effort: Effort) -> None:
+        efforts = [effort, _PROBE] if effort.context > CONTEXT else [effort]
+        total = sum(e.steps + e.hard_steps + e.finish_steps for e in efforts)
+        self._show, self._done = progress, 0.0
+        self._total = total + effort.refinements * _REFINING
+        self._reached = 0.0, 0.0
+
+    def __call__(self, _: TrainState, chunk: Chunk) -> bool:
+        """After a chunk of steps."""
+        mse = float(chunk.metrics["mse"].mean())
+        self._reached = -10.0 * math.log10(max(mse, 1e-12)), float(chunk.metrics["bpp"].mean())
+        self._add(len(chunk.metrics["loss"]))
         return True
 
-    return told
+    def refining(self, share: float) -> None:
+        """After a share of a refinement of the networks."""
+        self._add(share * _REFINING)
+
+    def _add(self, steps: float) -> None:
+        self._done = min(self._done + steps, self._total)
+        if self._show:
+            self._show(round(self._done), self._total, *self._reached)
 
 
 def _psnr(a: NDArray[np.unsignedinteger], b: NDArray[np.unsignedinteger], full: float) -> float:

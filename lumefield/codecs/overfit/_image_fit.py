@@ -79,6 +79,8 @@ class Effort:
     hard_rate: float = 4e-4
     """Learning rate of the networks while rounding is hard; it falls to 0. The latents rest:
     straight through the rounding, those near a boundary flicker, and J rose by 16 %."""
+    refinements: int = 0
+    """How often every number of the rounded networks tries its neighbours."""
     thrift: tuple[float, float] = (2.0, 0.4)
     """How much higher log lambda begins, and the share of the steps over which that is taken back.
 
@@ -234,7 +236,7 @@ def _loss(
 ) -> tuple[Array, tuple[Picture, dict[str, Array]]]:
     share = (step / effort.steps).astype(jnp.float32)
     if stage == "hard":
-        latents = tuple(jnp.round(y) for y in scene.latents)
+        latents = _whole(scene)
     else:
         noise = annealed(again(share, _AGAIN) if stage == "finish" else share)
         keys = jax.random.split(key, len(scene.latents))
@@ -337,10 +339,19 @@ def _chunk(steps: int) -> int:
 
 
 @jax.jit
-def measured(scene: LatentImage, picture: Picture) -> tuple[Array, Array]:
-    """Distortion and bits of the latents as they will be decoded: rounded."""
-    latents = tuple(jnp.round(y) for y in scene.latents)
-    return distortion(scene, latents, picture), latent_rate(scene.networks.context, latents)[0]
+def measured_mse(scene: LatentImage, picture: Picture) -> Array:
+    """Distortion under the latents as they will be decoded: rounded."""
+    return distortion(scene, _whole(scene), picture)
+
+
+@jax.jit
+def measured_bits(scene: LatentImage) -> Array:
+    """Bits of the rounded latents."""
+    return latent_rate(scene.networks.context, _whole(scene))[0]
+
+
+def _whole(scene: LatentImage) -> tuple[Array, ...]:
+    return tuple(jnp.round(y) for y in scene.latents)
 
 
 class _Servo:
@@ -359,7 +370,8 @@ class _Servo:
         if int(state.step) < self._next:
             return state
         self._next = int(state.step) + self._period
-        mse, bits = (float(x) for x in measured(state.scene, state.aux))
+        mse = float(measured_mse(state.scene, state.aux))
+        bits = float(measured_bits(state.scene))
         if self._goal.kind == "psnr":
             miss = 0.3 * (-10.0 * math.log10(max(mse, 1e-12)) - self._goal.value)
         else:
