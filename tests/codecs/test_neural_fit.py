@@ -141,6 +141,13 @@ def test_a_refined_picture_costs_less_and_is_what_the_file_holds():
     assert costs[1] < 0.99 * costs[0]
 
 
+def test_latents_that_run_away_stay_within_the_format():
+    pixels = picture(64, 80)
+    effort = Effort(steps=10, hard_steps=5, finish_steps=5, latent_rate=60.0)
+    found = compress_picture(pixels, Picture(64, 80), goal=Goal("lambda", 1e-3), effort=effort)
+    assert found.psnr > 5
+
+
 def test_numbers_that_stay_at_their_base_cost_nothing_and_others_about_their_bits():
     networks, _ = drawn()
     base = base_model(0, Widths(5, 12, 16, 3))

@@ -23,7 +23,7 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from lumefield.codecs.neural._model import MAX_BIAS, MAX_FILTER, MAX_WEIGHT
+from lumefield.codecs.neural._model import MAX_BIAS, MAX_FILTER, MAX_LATENT, MAX_WEIGHT
 from lumefield.codecs.overfit._chroma import rgb_of
 from lumefield.codecs.overfit._noise import again, annealed
 from lumefield.codecs.overfit._soap import scaled_soap
@@ -266,7 +266,7 @@ def network_bits(networks: Networks, base: Networks) -> Array:
 def _within(
     scene: LatentImage, picture: Picture, _grads: LatentImage, _key: PRNGKeyArray, _step: Array
 ) -> tuple[LatentImage, Picture]:
-    """Networks within the bounds that the integers of the file have."""
+    """Networks and latents within the bounds that the integers of the file have."""
 
     def clipped(value: Array) -> Array:
         most = _MOST_WEIGHT if value.ndim > 1 else _MOST_BIAS
@@ -277,7 +277,8 @@ def _within(
     context = nets.context.replace(b1=jnp.clip(old.context.b1, -_MOST_BIAS, _MOST_BIAS))
     filters = jnp.clip(old.filters, -_MOST_FILTER, _MOST_FILTER)
     nets = nets.replace(context=context, filters=filters)
-    return LatentImage(latents=scene.latents, networks=nets), picture
+    latents = tuple(jnp.clip(y, -MAX_LATENT, MAX_LATENT) for y in scene.latents)
+    return LatentImage(latents=latents, networks=nets), picture
 
 
 def _nothing(first: int, count: int) -> Array:
@@ -330,7 +331,7 @@ def finish_latents(
     new = TrainState.start(scene, tx, jax.random.fold_in(state.key, state.step), state.aux)
     stages = (Stage(last.steps, partial(_loss, "finish", last), _nothing),)
     servo, chunk = _Servo(goal, last, begin=0.0), _chunk(last.steps)
-    return fit(new, stages, tx, chunk=chunk, between=servo, on_chunk=on_chunk)
+    return fit(new, stages, tx, chunk=chunk, after_step=_within, between=servo, on_chunk=on_chunk)
 
 
 def _chunk(steps: int) -> int:
