@@ -94,6 +94,8 @@ def explain(error: Exception) -> str | None:
 
 def parse(command: str, words: Sequence[str]) -> Any:  # noqa: ANN401
     """The settings of ``command`` from its flags; exits with code 2 on a wrong one."""
+    if {"-h", "--help"} & set(words):  # numpy would start a thread per core, for 0.1 s
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     import tyro
 
     settings = getattr(_module(command), command.capitalize())

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from lumefield.apps._compress_network import OURS, check_method, compress_by_network
 from lumefield.apps._compress_scene import check_scene, compress_scene, is_scene
 from lumefield.apps._compress_video import check_video, compress_film
-from lumefield.apps._video import VIDEO_SUFFIXES
 from lumefield.errors import InputError
 
 if TYPE_CHECKING:
@@ -89,6 +88,8 @@ def compress(settings: Compress) -> Path:
         InputError: If the input or an option cannot be used; an existing file is left as it is.
         FormatError: If the input is damaged.
     """
+    from lumefield.apps._video import VIDEO_SUFFIXES
+
     _check(settings)
     is_film = settings.input.suffix.lower() in VIDEO_SUFFIXES
     scene = not is_film and is_scene(settings.input)
