@@ -18,7 +18,13 @@ from lumefield.codecs.neural._order import LOW_DELAY, roles
 from lumefield.codecs.neural._video import group_fault, video_file
 from lumefield.codecs.overfit._image_fit import Goal
 from lumefield.codecs.overfit._video_fit import fit_inter
-from lumefield.codecs.overfit._video_intra import Tell, fit_intra, intra_weight, tried_intra
+from lumefield.codecs.overfit._video_intra import (
+    REFINING,
+    Tell,
+    fit_intra,
+    intra_weight,
+    tried_intra,
+)
 from lumefield.errors import InputError, RunError
 
 ANCHOR = 8
@@ -41,7 +47,8 @@ class VideoEffort:
 
     def steps(self, frames: int) -> int:
         """Steps of a group."""
-        return self.intra + self.intra_finish + (self.passes + self.finish) * (frames - 1)
+        first = self.intra + REFINING + self.intra_finish
+        return first + (self.passes + self.finish) * (frames - 1)
 
     @property
     def intra_finish(self) -> int:

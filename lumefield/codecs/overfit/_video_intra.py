@@ -13,10 +13,11 @@ from jaxtyping import Array, PRNGKeyArray
 from lumefield.codecs.neural._base import LEARNED_VIDEO, base_model
 from lumefield.codecs.neural._group import Intra
 from lumefield.codecs.neural._latents import code_latents
-from lumefield.codecs.neural._model import ImageModel, Widths
+from lumefield.codecs.neural._model import MAX_LATENT, ImageModel, Widths
 from lumefield.codecs.overfit._chroma import colour_error
 from lumefield.codecs.overfit._integers import best_model, networks_of
 from lumefield.codecs.overfit._noise import again, annealed
+from lumefield.codecs.overfit._refine import Costs, refined
 from lumefield.codecs.overfit._soap import scaled_soap
 from lumefield.fields.latent import (
     Networks,
@@ -33,9 +34,11 @@ _LEVEL_GAIN = 1.45
 _RATES = (0.18, 1.5e-2)
 """First learning rates of the finest latents and of the networks."""
 _THRIFT = (2.0, 0.4)
-_FINISH, _AGAIN = 0.2, 0.4
+_FINISH, _AGAIN = 0.05, 0.85
 """Of the latents under the integer networks: learning rate, as a share of the first; share of the
 fit whose noise it begins with."""
+REFINING = 500
+"""Steps that take about as long as refining the networks."""
 _TRIAL = 200
 """Steps of :func:`tried_intra`."""
 _B2 = 0.97
@@ -80,11 +83,18 @@ def fit_intra(
     scene = IntraScene(latents, networks_of(base))
     scene = _fitted(scene, aux, steps, _RATES, False, tell, seed)
 
+    def latents_of(networks: Networks) -> float:
+        return float(_measured_bits(IntraScene(scene.latents, networks)))
+
+    def distortion(networks: Networks) -> float:
+        mse = float(_measured_mse(IntraScene(scene.latents, networks), aux[0]))
+        return mse * size[0] * size[1] / lambda_
+
     def cost(networks: Networks) -> float:
-        mse, bits = _measured(IntraScene(scene.latents, networks), aux[0])
-        return float(bits) + float(mse) * size[0] * size[1] / lambda_
+        return latents_of(networks) + distortion(networks)
 
     model: ImageModel = best_model(scene.networks, base, cost)
+    model = refined(model, base, Costs(latents_of, distortion), tell.refining)
     scene = IntraScene(scene.latents, networks_of(model))
     scene = _fitted(scene, aux, finish, (_RATES[0] * _FINISH, 0.0), True, tell, seed + 1)
     whole = [np.rint(np.asarray(y)).astype(np.int32) for y in scene.latents]
@@ -104,8 +114,7 @@ def tried_intra(target: np.ndarray, lambda_: float, seed: int = 0) -> tuple[floa
     scene = IntraScene(tuple(jnp.zeros(s, jnp.float32) for s in sizes), networks_of(base))
     aux = (jnp.asarray(target), jnp.float32(math.log(lambda_)))
     scene = _fitted(scene, aux, _TRIAL, _RATES, False, Tell(_TRIAL, None), seed)
-    mse, bits = _measured(scene, aux[0])
-    return float(mse), float(bits)
+    return float(_measured_mse(scene, aux[0])), float(_measured_bits(scene))
 
 
 class Tell:
@@ -113,14 +122,23 @@ class Tell:
 
     def __init__(self, total: int, show: Any) -> None:  # noqa: ANN401
         self.total, self.done, self._show = total, 0, show
+        self._psnr, self._refined = 0.0, 0.0
 
     def __call__(self, _: TrainState, chunk: Chunk) -> bool:
         """After a chunk of steps."""
-        self.done += len(chunk.metrics["loss"])
-        if self._show:
-            mse = float(chunk.metrics["mse"].mean())
-            self._show(self.done, self.total, -10 * math.log10(max(mse, 1e-12)))
+        self._psnr = -10 * math.log10(max(float(chunk.metrics["mse"].mean()), 1e-12))
+        self._add(len(chunk.metrics["loss"]))
         return True
+
+    def refining(self, share: float) -> None:
+        """After a share of the refinement of the networks of a first frame."""
+        before, self._refined = self._refined, self._refined + share
+        self._add(round(self._refined * REFINING) - round(before * REFINING))
+
+    def _add(self, steps: int) -> None:
+        self.done += steps
+        if self._show:
+            self._show(self.done, self.total, self._psnr)
 
 
 def _fitted(
@@ -140,7 +158,19 @@ def _fitted(
     tx = scaled_soap(rates, b2=_B2)
     state = TrainState.start(scene, tx, jax.random.key(seed), aux)
     stage = Stage(steps, partial(_loss, steps, late), lambda _, count: jnp.zeros((count,)))
-    return fit(state, (stage,), tx, chunk=max(5, min(50, steps // 10)), on_chunk=tell).scene
+    chunk = max(5, min(50, steps // 10))
+    return fit(state, (stage,), tx, chunk=chunk, after_step=_within, on_chunk=tell).scene
+
+
+def _within(
+    scene: IntraScene,
+    aux: Any,  # noqa: ANN401
+    _grads: IntraScene,
+    _key: PRNGKeyArray,
+    _step: Array,
+) -> tuple[IntraScene, Any]:
+    latents = tuple(jnp.clip(y, -MAX_LATENT, MAX_LATENT) for y in scene.latents)
+    return IntraScene(latents, scene.networks), aux
 
 
 def _loss(
@@ -167,7 +197,12 @@ def _loss(
 
 
 @jax.jit
-def _measured(scene: IntraScene, target: Array) -> tuple[Array, Array]:
+def _measured_mse(scene: IntraScene, target: Array) -> Array:
     latents = tuple(jnp.round(y) for y in scene.latents)
     z = synthesise(scene.networks.synthesis, upsample(latents, scene.networks.filters))
-    return colour_error(z, target), latent_rate(scene.networks.context, latents)[0]
+    return colour_error(z, target)
+
+
+@jax.jit
+def _measured_bits(scene: IntraScene) -> Array:
+    return latent_rate(scene.networks.context, tuple(jnp.round(y) for y in scene.latents))[0]
