@@ -5,6 +5,7 @@ import json
 import os
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -18,6 +19,7 @@ from lumefield.apps._compress_video import check_video, compress_film
 from lumefield.errors import InputError
 
 if TYPE_CHECKING:
+    from lumefield.apps._progress import StepBar
     from lumefield.codecs.formats import Picture as Photo
     from lumefield.codecs.neural import Picture
     from lumefield.codecs.overfit import Goal
@@ -119,8 +121,7 @@ def compress(settings: Compress) -> Path:
     picture = _subsampled(picture, settings) if settings.chroma == "420" else picture
     weight = _weight(settings.roi, pixels.shape[:2])
     effort, begun = EFFORTS[settings.effort], time.monotonic()
-    total = effort.steps + effort.hard_steps + effort.finish_steps
-    with StepBar("compress", total, 0) as bar:
+    with StepBar("compress", effort.steps, 0) as bar:
         found = compress_picture(
             pixels,
             picture,
@@ -130,7 +131,7 @@ def compress(settings: Compress) -> Path:
             name=settings.input.name,
             metadata=metadata,
             seed=settings.seed,
-            progress=lambda done, _, psnr, bpp: bar.update(done, f"{psnr:.2f} dB  {bpp:.3f} bpp"),
+            progress=partial(_show, bar),
         )
     with replacing(settings.out) as file:
         file.write(found.data)
@@ -179,6 +180,10 @@ def _goal(settings: Compress) -> "Goal":
     if settings.bytes is not None:
         return Goal("bits", 8 * settings.bytes)
     return Goal("lambda", settings.lambda_ or LAMBDA)
+
+
+def _show(bar: "StepBar", done: int, total: int, psnr: float, bpp: float) -> None:
+    bar.update(done, f"{psnr:.2f} dB  {bpp:.3f} bpp", total)
 
 
 def integers_of(photo: "Photo") -> tuple[NDArray[np.unsignedinteger[Any]], Any, bytes]:

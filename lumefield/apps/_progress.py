@@ -98,11 +98,18 @@ class StepBar(_Bar):
         self._bar.start()
         return self
 
-    def update(self, step: int, words: str) -> None:
-        """Show where it is; ``words`` such as ``27.60 dB  40,000 Gaussians``."""
+    def update(self, step: int, words: str, steps: int | None = None) -> None:
+        """Show where it is; ``words`` such as ``27.60 dB  40,000 Gaussians``.
+
+        Args:
+            step: Steps done.
+            words: What is said of the last of them.
+            steps: Steps in all, where they are known only now.
+        """
+        self._steps = self._steps if steps is None else steps
         elapsed = max(self._bar.tasks[0].elapsed or 0.0, 1e-6)
         rate = (step - self._first) / elapsed
-        self._bar.update(self._task, completed=step, words=words, rate=rate)
+        self._bar.update(self._task, completed=step, total=self._steps, words=words, rate=rate)
         due = step - self._told >= max(1, self._steps // 20) or step == self._steps
         if self._bar.disable and due:
             self._told = step

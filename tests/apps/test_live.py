@@ -229,6 +229,14 @@ def test_the_onlooker_s_time_is_no_time_of_training(tmp_path: Path):
     assert saved_steps(tmp_path)[-1] == 8
 
 
+def test_a_bar_that_learns_its_total_late_counts_against_it(capsys: pytest.CaptureFixture[str]):
+    bar = StepBar("compress", 100, 0)
+    bar.update(90, "30 dB", 120)
+    bar.update(120, "31 dB", 120)
+    told = [line.split("  ")[:2] for line in capsys.readouterr().out.splitlines()]
+    assert told == [["step 90/120", "30 dB"], ["step 120/120", "31 dB"]]
+
+
 # -- who may come in -------------------------------------------------------------------------
 
 
