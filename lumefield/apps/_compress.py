@@ -50,7 +50,7 @@ class Compress:
     """This package's codec, or a network of the literature. Pictures: coin, coin++, strumpler;
     videos: nerv, e-nerv, ps-nerv, hnerv, hinerv. They take --bytes; see docs/families.md."""
     effort: Literal["fast", "standard", "best"] = "standard"
-    """How long to fit: about 1, 5 or 30 minutes for a 512 x 768 picture on two cores."""
+    """How long to fit: about 1, 5 or 20 minutes for a 512 x 768 picture on two cores."""
     psnr: float | None = None
     """Wanted quality in dB; pictures hit it within 0.05 dB, videos about (0.8 dB)."""
     bytes: float | None = None

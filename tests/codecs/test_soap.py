@@ -36,6 +36,7 @@ def looped(grads: list[np.ndarray], every: int, ramp: int) -> list[np.ndarray]:
         square = 0.95 * square + 0.05 * (bases[0].T @ g @ bases[1]) ** 2
         mean_turned = bases[0].T @ mean @ bases[1] / (1 - 0.95 ** (t + 1))
         move = mean_turned / (np.sqrt(square / (1 - 0.95 ** (t + 1))) + 1e-8)
+        move = np.clip(move, -1, 1)
         moves.append((min(t / ramp, 1) * bases[0] @ move @ bases[1].T).reshape(shape))
         sides = [0.95 * a + 0.05 * b for a, b in zip(sides, (g @ g.T, g.T @ g), strict=True)]
         if t % every == 0:
@@ -78,3 +79,19 @@ def test_all_arrays_at_once_move_as_each_by_itself():
             wanted, one = plain.update(g.networks[name], one)
             share = min(t / RAMP, 1)
             np.testing.assert_allclose(moves[t][name], -0.25 * share * wanted, atol=1e-9)
+
+
+@pytest.mark.usefixtures("exact")
+def test_a_direction_that_changes_rank_moves_by_one_rate_at_most():
+    tx = scaled_soap(lambda _: Scene(0.0, 1.0), b2=0.9)
+    at = Scene((jnp.zeros(1),), {"a": jnp.zeros((2, 2)), "b": jnp.zeros(1)})
+    state = tx.init(at)
+    update = jax.jit(tx.update)
+    largest = []
+    for step in range(2 * EVERY + RAMP):
+        burst = 10.0 if 2 * EVERY < step <= 3 * EVERY else 1e-3  # at its end the ranks change
+        grad = jnp.diag(jnp.array([1e-2, burst]))
+        grads = Scene((jnp.zeros(1),), {"a": grad, "b": jnp.ones(1)})
+        moves, state = update(grads, state)
+        largest.append(float(jnp.abs(moves.networks["a"]).max()))
+    assert max(largest) == pytest.approx(1.0)  # hundreds without the bound

@@ -26,6 +26,10 @@ from jaxtyping import Float
 
 _B1 = _B2 = 0.95
 _EPS = 1e-8
+_MOST = 1.0
+"""Of a move, as a share of the rate. In one basis no mean over the root of its mean square is
+larger, as both decays are equal (Cauchy-Schwarz). Where directions change ranks as bases are looked
+at anew, a mean meets another's square: one such step of 5 913 rates took a fit from 36 to 11 dB."""
 RAMP = 30
 """Steps until networks move at their full rates."""
 EVERY = 10
@@ -142,7 +146,8 @@ def _moved(
     small, large = (1 - b**t for b in (_B1, _B2))
     moves = (left.mT @ mean[0] @ right, mean[1])
     moves = [m / small / (jnp.sqrt(v / large) + _EPS) for m, v in zip(moves, square, strict=True)]
-    move = (left @ moves[0] @ right.mT, moves[1])
+    turned = jnp.clip(moves[0], -_MOST, _MOST)
+    move = (left @ turned @ right.mT, moves[1])
     sides = _B2 * old.sides + (1 - _B2) * jnp.stack([g @ g.mT, g.mT @ g])
     # By falling eigenvalue, padding last: so the squares stay with columns of their rank.
     bases = lax.cond(count % EVERY == 0, _eigenvectors, partial(_same, old.bases), sides)
