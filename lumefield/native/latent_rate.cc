@@ -6,7 +6,8 @@
 // Model   fields/latent/_model.py, from whose latent_bits this must not differ but in rounding and at ties:
 //         x = 12 causal neighbours, 4 cells of the next coarser level, 1 of the one after it, zero outside;
 //         h1 = clip(W1 x + b1), h2 = clip(h1 + relu(W2 h1 + b2)), (m, s) = W3 h2 + V x + b3, all clips at [0, 64];
-//         bits = -log2 max(2^-16, mass of Laplace(m, 2^s) on [y - 1/2, y + 1/2]).
+//         bits = -log2 max(2^-16, mass of Laplace(m, 2^s) on [y - 1/2, y + 1/2]), and one for each unit by which
+//         |y - m| exceeds clip(11 2^s, 9, 126).
 // Design  A lane is a latent. A row is done in blocks, all of whose activations stay in fast memory; neighbours are
 //         the padded level itself read at another place, coarser levels are spread out once per row. The forward
 //         pass of a block is followed by its backward pass at once. Gradients of a row's inputs are first written
@@ -29,6 +30,7 @@ constexpr int MAX_A = 24, MAX_LEVELS = 16;
 constexpr int BLOCK = 256;  // pixels; a multiple of CHUNK
 constexpr int BAND = 16;    // rows; a multiple of 4 so that bands share as few coarse rows as they can
 constexpr int PAD = 16;     // zeros before and after the columns of a row
+constexpr float REACH = 11.f, LEAST_REACH = 9.f, MOST_REACH = 126.f;  // of a file, in scales and units
 constexpr float CLIP = 64.f, FLOOR = 0x1p-16f, LN2 = 0.693147181f, LOG2E = 1.44269504f;
 
 // Rows from -above to h - 1 + 1, all with zeros around.
@@ -139,13 +141,18 @@ vf laplace(float* const* out, const float* y, float* own, int width, int n) {
     vf mass = select(beside, half * (low - high), one - half * (low + high));
     vm free = both(inside, gt(mass, splat(FLOOR)));
     mass = max_(mass, splat(FLOOR));
-    total = total - keep(inside, log2_(mass));
+    vf wide = splat(REACH) / t, far = a - min_(splat(MOST_REACH), max_(splat(LEAST_REACH), wide));
+    vm out_of_reach = both(inside, gt(far, zero()));
+    vm follows = both(out_of_reach, both(gt(wide, splat(LEAST_REACH)), gt(splat(MOST_REACH), wide)));
+    total = total - keep(inside, log2_(mass)) + keep(out_of_reach, far);
     vf per = splat(-0.5f * LOG2E) * t / mass;  // d bits / d mass, times half the slope of both exponentials
     vf g_a = per * (high - low), g_s = zero() - splat(LN2) * per * ((a + half) * high - (a - half) * low);
-    vf g_d = keep(free, select(gt(d, zero()), g_a, keep(gt(zero(), d), zero() - g_a)));
+    g_a = keep(free, g_a) + keep(out_of_reach, one);
+    g_s = keep(free, g_s) - keep(follows, splat(LN2) * wide);
+    vf g_d = select(gt(d, zero()), g_a, keep(gt(zero(), d), zero() - g_a));
     store(own + v * LANES, load(own + v * LANES) + g_d);
     store(out[0] + v * LANES, keep(free_o, zero() - g_d));
-    store(out[1] + v * LANES, keep(both(free, free_s), g_s));
+    store(out[1] + v * LANES, keep(free_s, g_s));
   }
   return total;
 }

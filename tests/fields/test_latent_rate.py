@@ -104,6 +104,23 @@ def test_an_improbable_latent_costs_sixteen_bits_and_has_no_slope():
     assert not np.asarray(g).any()
 
 
+@pytest.mark.parametrize("log_scale", [-6.0, 0.5, 5.0])
+@pytest.mark.usefixtures("kernel")
+def test_a_latent_that_no_file_can_say_costs_a_bit_more_for_each_unit(log_scale: float):
+    net, latents = problem("alone")
+    net = jax.tree.map(np.zeros_like, net).replace(b3=np.asarray([-100, log_scale], np.float32))
+    y = np.full_like(latents[0], -100)
+    reach = min(max(11 * 2**log_scale, 9), 126)
+    y[-1, -1] = -100 + reach + 40
+    one, given = np.float32(1), (net, (y,))
+    found = pieces.value_and_pull(total("native"))(*pieces.on_device((one, *given)))
+    assert pieces.worst(found, pieces.exactly(twin, one, *given)) < 5e-6
+    y[-1, -1] += 1
+    farther = total("native")(*pieces.on_device(given))
+    assert float(farther - found[0]) == pytest.approx(1, abs=0.05)
+    assert found[1][1][0][-1, -1] == pytest.approx(1, abs=0.05)
+
+
 @pytest.mark.usefixtures("kernel")
 def test_vmap_is_a_loop():
     problems = [pieces.on_device(problem("photo", seed)) for seed in (3, 4)]
