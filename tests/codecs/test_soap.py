@@ -84,7 +84,7 @@ def test_all_arrays_at_once_move_as_each_by_itself():
 @pytest.mark.usefixtures("exact")
 def test_a_direction_that_changes_rank_moves_by_one_rate_at_most():
     tx = scaled_soap(lambda _: Scene(0.0, 1.0), b2=0.9)
-    at = Scene((jnp.zeros(1),), {"a": jnp.zeros((2, 2)), "b": jnp.zeros(1)})
+    at: Any = Scene((jnp.zeros(1),), {"a": jnp.zeros((2, 2)), "b": jnp.zeros(1)})
     state = tx.init(at)
     update = jax.jit(tx.update)
     largest = []
