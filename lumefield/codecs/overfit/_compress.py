@@ -33,7 +33,7 @@ from lumefield.fit import Chunk, TrainState
 
 EFFORTS: dict[str, Effort] = {
     "fast": Effort(steps=1000, hard_steps=80, finish_steps=200),
-    "standard": Effort(steps=7600, hard_steps=400, finish_steps=400, refinements=1),
+    "standard": Effort(steps=6600, hard_steps=400, finish_steps=400, refinements=1),
     "best": Effort(
         *(20_000, 400, 400),
         context=24,
