@@ -121,8 +121,8 @@ class Tell:
     """Counts steps for a progress display."""
 
     def __init__(self, total: int, show: Any) -> None:  # noqa: ANN401
-        self.total, self.done, self._show = total, 0, show
-        self._psnr, self._refined = 0.0, 0.0
+        self.total, self.done, self._show = total, 0.0, show
+        self._psnr = 0.0
 
     def __call__(self, _: TrainState, chunk: Chunk) -> bool:
         """After a chunk of steps."""
@@ -132,13 +132,12 @@ class Tell:
 
     def refining(self, share: float) -> None:
         """After a share of the refinement of the networks of a first frame."""
-        before, self._refined = self._refined, self._refined + share
-        self._add(round(self._refined * REFINING) - round(before * REFINING))
+        self._add(share * REFINING)
 
-    def _add(self, steps: int) -> None:
+    def _add(self, steps: float) -> None:
         self.done += steps
         if self._show:
-            self._show(self.done, self.total, self._psnr)
+            self._show(round(self.done), self.total, self._psnr)
 
 
 def _fitted(
