@@ -29,6 +29,7 @@ from lumefield.codecs.overfit import (
 from lumefield.codecs.overfit._video import first_lambda
 from lumefield.codecs.overfit._video_integers import GROUPS, inter_model_of, inter_networks_of
 from lumefield.codecs.overfit._video_servo import Servo
+from lumefield.codecs.overfit._video_start import start_references
 from lumefield.errors import InputError
 from lumefield.fields.latent import level_sizes
 from tests.codecs.video_models import header, random_latents, random_networks
@@ -164,9 +165,7 @@ def test_the_servo_moves_lambda_against_the_miss(goal: Goal, ours: tuple[float, 
     for frame in (0, 1):
         servo.told(frame, *ours)
     order = roles(3, 8)
-    from lumefield.codecs.overfit._video_fit import _references  # pyright: ignore[reportPrivateUsage]
-
-    aux = _references(np.zeros((3, 3, 8, 8), np.float32), order, _grey(), 1e-3)
+    aux = start_references(np.zeros((3, 3, 8, 8), np.float32), order, _grey(), 1e-3)
     moved = float(servo.steered(aux, 1.0).log_lambda - aux.log_lambda)
     assert np.sign(moved) == sign
     servo.told(0, *ours)

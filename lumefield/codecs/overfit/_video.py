@@ -43,7 +43,7 @@ class VideoEffort:
     intra: int
     """Steps of a first frame; a fifth more finish it."""
     passes: int
-    """Times that each other frame is looked at; a sixth more finish it."""
+    """Times that each other frame is looked at; two thirds more finish it."""
 
     def steps(self, frames: int) -> int:
         """Steps of a group."""
@@ -57,8 +57,12 @@ class VideoEffort:
 
     @property
     def finish(self) -> int:
-        """Steps of another frame under integer networks."""
-        return max(1, self.passes // 6)
+        """Steps of another frame under integer networks, from what is really decoded of others.
+
+        With a sixth of the passes, frames at the end of a chain of low delay had not taken back
+        what those before do wrong: 16 % more bytes at 0.3 dB less (carphone).
+        """
+        return max(1, 2 * self.passes // 3)
 
 
 VIDEO_EFFORTS = {

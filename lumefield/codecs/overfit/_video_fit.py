@@ -31,8 +31,6 @@ from lumefield.codecs.neural._inter import painter
 from lumefield.codecs.neural._inter_model import LEVELS, InterModel, inter_base, inter_widths
 from lumefield.codecs.neural._motion import (
     PAD,
-    PICTURE_BITS,
-    RATIO_BITS,
     reference,
 )
 from lumefield.codecs.neural._order import Role
@@ -59,13 +57,15 @@ from lumefield.codecs.overfit._video_model import (
     rates,
 )
 from lumefield.codecs.overfit._video_servo import Servo
+from lumefield.codecs.overfit._video_start import (
+    SYNTHESIS,
+    as_floats,
+    first_networks,
+    start_references,
+)
 from lumefield.fields.latent import noisy
 from lumefield.fit import Stage, TrainState, fit
 
-SYNTHESIS = 16
-"""Width of the shared synthesis."""
-WEIGHTS = (1.6, 1.2, 0.9, 0.7, 0.6, 0.55, 0.5, 0.5)
-"""How much the squared error of a frame counts, by layer: more where others follow from it."""
 _OPEN = 0.4
 """Share of the fit before references are what is decoded; until then they are the frames."""
 _THRIFT = (2.0, 0.2)
@@ -90,6 +90,8 @@ _STEER, _GAIN = (0.5, 0.9), 0.3
 _ROUNDS, _CLOSE, _ROUND_GAIN = 6, 0.01, 1.5
 """Of finishing, at most; miss in log lambda that is near enough (0.03 dB, 0.8 % of size); share of
 it that the next round takes back."""
+_SHORTER = 4
+"""By how much later rounds are: they begin with latents finished for nearly that lambda."""
 _OVERHEAD = 40 * 8.0
 """Bits of a group beside latents and networks, about: chunk, energies, rounding."""
 
@@ -132,7 +134,7 @@ def fit_inter(
     first = decoders("auto").planes(intra.model, intra.coded.latents, 8, True)
     if not order:
         return InterFit(inter_base(inter_widths(SYNTHESIS)), [], {0: first})
-    networks = _first_networks(lambda_, seed)
+    networks = first_networks(lambda_, seed)
     base = (float(_shown_error(first, target[0])), sum(intra.coded.bits) + _OVERHEAD)
     servo = Servo(goal, base, len(order))
     bank = Bank(start_motion(target[:, 0], order, networks.units), size)
@@ -140,14 +142,15 @@ def fit_inter(
         bank.scene(0, networks),
         _optimizer(passes * len(order)),
         jax.random.key(seed),
-        _references(target, order, first, lambda_),
+        start_references(target, order, first, lambda_),
     )
     state = _together(state, bank, order, passes, size, servo, tell, seed)
     model = _rounded(state, bank, size)
     servo.told_networks(inter_bits(model))
     best: tuple[float, list[CodedFrame], dict[int, Planes]] | None = None
-    for _ in range(_ROUNDS):
-        frames, planes = _one_by_one(state, bank, model, order, target, first, finish, servo, tell)
+    for number in range(_ROUNDS):
+        steps = max(1, finish // _SHORTER) if number else finish
+        frames, planes = _one_by_one(state, bank, model, order, target, first, steps, servo, tell)
         if best is None or abs(servo.miss()) < best[0]:
             best = abs(servo.miss()), frames, planes
         if best[0] <= _CLOSE:
@@ -155,43 +158,6 @@ def fit_inter(
         state = dataclasses.replace(state, aux=servo.steered(state.aux, _ROUND_GAIN))
     assert best is not None
     return InterFit(model, *best[1:])
-
-
-def _first_networks(lambda_: float, seed: int) -> InterNetworks:
-    networks = inter_networks_of(inter_base(inter_widths(SYNTHESIS)))
-    net = networks.synthesis
-    # A step of the quantiser near what is best for a Laplace at high rate.
-    gain = min(3.9, 73 * math.sqrt(lambda_))
-    return dataclasses.replace(
-        networks,
-        synthesis=dataclasses.replace(
-            net,
-            # The second layer begins at zero, so that at first the prediction passes unchanged.
-            x1=0.1 * jax.random.normal(jax.random.key(seed), net.x1.shape, jnp.float32),
-        ),
-        gains=jnp.full_like(networks.gains, gain),
-    )
-
-
-def _references(
-    target: np.ndarray, order: tuple[Role, ...], first: Planes, lambda_: float
-) -> References:
-    pictures = padded(jnp.asarray(target, jnp.float32))
-    return References(
-        target=jnp.asarray(target[[role.place for role in order]], jnp.float32),
-        pictures=pictures.at[0].set(_as_floats(first)),
-        first=jnp.asarray([role.first for role in order], jnp.int32),
-        second=jnp.asarray([role.second for role in order], jnp.int32),
-        ratio=jnp.asarray([role.ratio / (1 << RATIO_BITS) for role in order], jnp.float32),
-        layer=jnp.asarray([role.layer for role in order], jnp.int32),
-        weight=jnp.asarray([WEIGHTS[role.layer] for role in order], jnp.float32),
-        log_lambda=jnp.float32(math.log(lambda_)),
-    )
-
-
-def _as_floats(planes: Planes) -> Array:
-    """A decoded picture as the float model's predictions read it."""
-    return jnp.asarray(reference(planes, 8).astype(np.float32) * (16.0 / (1 << PICTURE_BITS)))
 
 
 def _optimizer(steps: int, period: int = 0) -> Any:  # noqa: ANN401
@@ -255,7 +221,7 @@ def _together(
 
 def _shown_error(planes: Planes, target: np.ndarray) -> Array:
     """Squared error in RGB of decoded planes."""
-    shown = _as_floats(planes)[:, PAD:-PAD, PAD:-PAD]
+    shown = as_floats(planes)[:, PAD:-PAD, PAD:-PAD]
     return colour_error(shown, jnp.asarray(target, jnp.float32))
 
 
@@ -349,7 +315,7 @@ def _one_by_one(
     paint, frames, begun = painter("auto"), list[CodedFrame](), list[InterScene]()
     planes = {0: first}
     references = {0: reference(first, 8)}
-    pictures = state.aux.pictures.at[0].set(_as_floats(first))
+    pictures = state.aux.pictures.at[0].set(as_floats(first))
     aux = dataclasses.replace(state.aux, pictures=pictures)
 
     def between(now: TrainState) -> TrainState:
@@ -362,7 +328,7 @@ def _one_by_one(
         error = float(_shown_error(planes[role.place], target[role.place]))
         servo.told(len(frames), error, coded.bits)
         frames.append(coded)
-        picture = _as_floats(planes[role.place])
+        picture = as_floats(planes[role.place])
         pictures = now.aux.pictures.at[role.place].set(picture)
         aux = dataclasses.replace(now.aux, pictures=pictures)
         return prepared(min(len(frames), len(order) - 1), dataclasses.replace(now, aux=aux))

@@ -213,7 +213,7 @@ def laplace_bits(y: Array, location: Array, log_scale: Array) -> Array:
     """Bits of latents under Laplace distributions integrated over their quantisation cells.
 
     At most 16, and a bit more for each unit beyond what a file can say: a coder brings such latents
-    nearer, and where that cost nothing here, coarse ones drifted off in long fits (a crop lost 0.9 dB).
+    nearer, and where that cost nothing, coarse ones drifted off in long fits (a crop lost 0.9 dB).
     """
     inverse = jnp.exp2(-log_scale)
     centre = jnp.abs(y - location)
