@@ -29,10 +29,7 @@ from lumefield.codecs.neural._decoders import Planes, decoders
 from lumefield.codecs.neural._group import CodedFrame, Intra
 from lumefield.codecs.neural._inter import painter
 from lumefield.codecs.neural._inter_model import LEVELS, InterModel, inter_base, inter_widths
-from lumefield.codecs.neural._motion import (
-    PAD,
-    reference,
-)
+from lumefield.codecs.neural._motion import PAD, reference
 from lumefield.codecs.neural._order import Role
 from lumefield.codecs.overfit._chroma import colour_error, halved
 from lumefield.codecs.overfit._image_fit import Goal
