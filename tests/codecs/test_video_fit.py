@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from lumefield import native
@@ -16,22 +17,27 @@ from lumefield.codecs.neural._inter_model import inter_base, inter_widths
 from lumefield.codecs.neural._model import Widths
 from lumefield.codecs.neural._motion import motion_planes as exact_planes
 from lumefield.codecs.neural._motion import motion_sizes, reference
-from lumefield.codecs.neural._order import Role, roles
+from lumefield.codecs.neural._order import LOW_DELAY, Role, roles
 from lumefield.codecs.overfit import (
     Goal,
     VideoEffort,
     VideoPlan,
     _chroma,
+    _video_fit,
     _video_match,
     _video_model,
     compress_video,
 )
 from lumefield.codecs.overfit._video import first_lambda
+from lumefield.codecs.overfit._video_bank import Bank
+from lumefield.codecs.overfit._video_finish import Fitted, Group
 from lumefield.codecs.overfit._video_integers import GROUPS, inter_model_of, inter_networks_of
+from lumefield.codecs.overfit._video_intra import Tell
 from lumefield.codecs.overfit._video_servo import Servo
 from lumefield.codecs.overfit._video_start import start_references
 from lumefield.errors import InputError
 from lumefield.fields.latent import level_sizes
+from lumefield.fit import TrainState
 from tests.codecs.video_models import header, random_latents, random_networks
 
 SIZE = (40, 56)
@@ -196,10 +202,51 @@ def test_rare_large_latents_are_coded_as_they_are_under_sharp_distributions():
             np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize("cheaper", [0, 1])
+def test_a_chain_goes_on_as_the_way_that_costs_less(cheaper: int, monkeypatch: pytest.MonkeyPatch):
+    order = roles(4, LOW_DELAY)
+    target = np.zeros((4, 3, 8, 8), np.float32)
+    aux = start_references(target, order, _grey(), 1e-3)
+    servo = Servo(Goal("lambda", 1e-3), (1e-3, 900.0), len(order))
+    state = TrainState.start((), optax.sgd(1.0), jax.random.key(0), aux)
+    begun = Fitted(state, Bank([()] * len(order), (8, 8)), servo)
+    tried: list[Fitted] = []
+
+    def together(fitted: Fitted, group: Group, steps: int, until: int, *_: object) -> Fitted:
+        state = dataclasses.replace(fitted.state, step=jnp.int32(until))
+        return dataclasses.replace(fitted, state=state)
+
+    def finished(fitted: Fitted, *_: object) -> None:
+        for frame in range(len(order)):
+            fitted.servo.told(frame, 1e-3, 500.0 + 100 * (len(tried) != cheaper))
+        tried.append(fitted)
+
+    monkeypatch.setattr(_video_fit, "_together", together)
+    monkeypatch.setattr(_video_fit, "one_by_one", finished)
+    monkeypatch.setattr(_video_fit, "rounded", lambda *_: inter_base(inter_widths(16)))
+    group = Group(target, order, _grey(), Tell(1, None), 0)
+    assert group.chain
+    found, _ = _video_fit.fit_together(begun, group, 40, 5)
+    assert int(found.state.step) == 40 * len(order)
+    costs = [way.cost(state.aux.log_lambda) for way in tried]
+    assert costs.index(min(costs)) == cheaper
+    # The trial itself is forgotten: the finish begins where the steps at all frames ended.
+    assert found.cost(state.aux.log_lambda) not in costs
+
+
+def test_costs_are_bits_and_weighted_errors():
+    servo = Servo(Goal("lambda", 1e-3), (1e-3, 900.0), 2)
+    servo.told(0, 2e-3, 300.0)
+    servo.told(1, 3e-3, 200.0)
+    servo.told_networks(50.0)
+    assert servo.cost([1e5, 2e5]) == pytest.approx(550 + 200 + 600)
+
+
 @pytest.mark.slow
-def test_a_moving_picture_comes_back_and_its_later_frames_cost_little():
+@pytest.mark.parametrize("low_delay", [False, True])
+def test_a_moving_picture_comes_back_and_its_later_frames_cost_little(low_delay: bool):
     frames = film(5, 0.75)
-    plan = VideoPlan(Goal("lambda", 1e-3), VideoEffort(200, 60))
+    plan = VideoPlan(Goal("lambda", 1e-3), VideoEffort(200, 60), low_delay=low_delay)
     told = list[tuple[int, int]]()
     found = compress_video(
         frames,

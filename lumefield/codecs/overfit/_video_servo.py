@@ -32,6 +32,11 @@ class Servo:
         """What the shared networks take."""
         self._networks = bits
 
+    def cost(self, weights: list[float]) -> float:
+        """Bits of frames and networks, and the squared errors times a weight for each frame."""
+        errors = sum(w * mse for w, (mse, _) in zip(weights, self._frames, strict=True))
+        return self._networks + sum(bits for _, bits in self._frames) + errors
+
     def miss(self) -> float:
         """How far from the goal, in log lambda; 0 where lambda itself is the goal."""
         if self._goal.kind == "lambda":
