@@ -213,6 +213,27 @@ def test_a_wanted_size_is_met():
     assert fitted(Goal("bits", 8 * 3000))[1] == pytest.approx(3000, rel=0.02)
 
 
+def test_lambdas_to_begin_with_fall_with_the_size_and_are_larger_for_busy_pictures():
+    """20 000 bytes of kodim05 became 22 709: the fit had begun at an eighth of lambda."""
+    rng = np.random.default_rng(0)
+    busy = rng.uniform(size=(3, 64, 96))
+    smooth = np.broadcast_to(np.linspace(0, 1, 96), (3, 64, 96))
+    sizes = [64 * 96 * rate for rate in (0.01, 0.1, 0.5, 2.0, 8.0, 30.0)]
+    for picture in (busy, smooth, busy[:1], rng.uniform(size=(4, 64, 96))):
+        found = [Goal("bits", bits).first_lambda(picture) for bits in sizes]
+        assert found == sorted(found, reverse=True)
+        assert 1e-6 <= found[-1] < found[0] <= 1
+    goal = Goal("bits", 64 * 96 * 0.5)
+    assert goal.first_lambda(busy) > 8 * goal.first_lambda(smooth)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 40), (3, 2)])
+@pytest.mark.parametrize("value", [0.0, 0.5, 1.0])
+def test_lambdas_to_begin_with_are_numbers_for_any_picture(size: tuple[int, int], value: float):
+    flat = np.full((1, *size), value)
+    assert 1e-6 <= Goal("bits", 800.0).first_lambda(flat) <= 1
+
+
 def test_the_same_seed_gives_the_same_file():
     pixels = picture(16, 24)
     effort = dataclasses.replace(EFFORTS["fast"], steps=30, hard_steps=10, finish_steps=10)

@@ -27,6 +27,7 @@ from lumefield.codecs.neural._model import MAX_BIAS, MAX_FILTER, MAX_LATENT, MAX
 from lumefield.codecs.overfit._chroma import rgb_of
 from lumefield.codecs.overfit._noise import again, annealed
 from lumefield.codecs.overfit._soap import scaled_soap
+from lumefield.codecs.overfit._webp import lambda_of_size
 from lumefield.fields.latent import (
     RANGE,
     ContextModel,
@@ -147,13 +148,13 @@ class Goal:
             return (psnr - self.value) / 0.025
         return math.log(8 * len(data) / self.value) / 0.01
 
-    def first_lambda(self, pixels: int) -> float:
-        """Lambda to begin with: near the end for a usual photo."""
+    def first_lambda(self, picture: np.ndarray) -> float:
+        """Lambda to begin with: near the end for a usual photo (c, h, w) in [0, 1]."""
         if self.kind == "lambda":
             return self.value
         if self.kind == "psnr":
             return 3.0 * 10 ** (-self.value / 10)
-        return 1e-3 * (0.3 * pixels / max(self.value, 1.0)) ** 1.3
+        return lambda_of_size(picture, self.value)
 
 
 def start(
@@ -186,7 +187,7 @@ def start(
     aux = Picture(
         target=jnp.asarray(picture, jnp.float32),
         weight=jnp.asarray(weight, jnp.float32),
-        log_lambda=jnp.asarray(math.log(goal.first_lambda(h * w)), jnp.float32),
+        log_lambda=jnp.asarray(math.log(goal.first_lambda(picture)), jnp.float32),
         subsampled=subsampled,
         base=base,
     )
