@@ -65,7 +65,7 @@ def compress_film(settings: "Compress") -> Path:
     frames, picture, sound = read_source(settings)
     plan, begun = _plan(settings), time.monotonic()
     groups = [min(plan.gop, len(frames) - i) for i in range(0, len(frames), plan.gop)]
-    total = sum(plan.effort.steps(count, plan.low_delay) for count in groups)
+    total = sum(plan.steps(count) for count in groups)
     with StepBar("compress", total, 0) as bar:
         found = compress_video(
             frames,

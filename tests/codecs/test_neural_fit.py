@@ -214,7 +214,7 @@ def test_a_wanted_size_is_met():
 
 
 def test_lambdas_to_begin_with_fall_with_the_size_and_are_larger_for_busy_pictures():
-    """20 000 bytes of kodim05 became 22 709: the fit had begun at an eighth of lambda."""
+    """20 000 bytes of kodim05 became 22 709: the fit had begun at a seventh of lambda."""
     rng = np.random.default_rng(0)
     busy = rng.uniform(size=(3, 64, 96))
     smooth = np.broadcast_to(np.linspace(0, 1, 96), (3, 64, 96))

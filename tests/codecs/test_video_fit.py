@@ -35,6 +35,7 @@ from lumefield.codecs.overfit._video_integers import GROUPS, inter_model_of, int
 from lumefield.codecs.overfit._video_intra import Tell
 from lumefield.codecs.overfit._video_servo import Servo
 from lumefield.codecs.overfit._video_start import start_references
+from lumefield.codecs.overfit._video_step import prices
 from lumefield.errors import InputError
 from lumefield.fields.latent import level_sizes
 from lumefield.fit import TrainState
@@ -228,10 +229,10 @@ def test_a_chain_goes_on_as_the_way_that_costs_less(cheaper: int, monkeypatch: p
     assert group.chain
     found, _ = _video_fit.fit_together(begun, group, 40, 5)
     assert int(found.state.step) == 40 * len(order)
-    costs = [way.cost(state.aux.log_lambda) for way in tried]
+    costs = [way.servo.cost(prices(aux)) for way in tried]
     assert costs.index(min(costs)) == cheaper
     # The trial itself is forgotten: the finish begins where the steps at all frames ended.
-    assert found.cost(state.aux.log_lambda) not in costs
+    assert found.servo.cost(prices(aux)) not in costs
 
 
 def test_costs_are_bits_and_weighted_errors():

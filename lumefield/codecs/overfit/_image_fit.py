@@ -149,7 +149,10 @@ class Goal:
         return math.log(8 * len(data) / self.value) / 0.01
 
     def first_lambda(self, picture: np.ndarray) -> float:
-        """Lambda to begin with: near the end for a usual photo (c, h, w) in [0, 1]."""
+        """Lambda to begin with, near the end for most pictures (c, h, w) in [0, 1].
+
+        A wanted PSNR says it alone; for a wanted size the picture is looked at.
+        """
         if self.kind == "lambda":
             return self.value
         if self.kind == "psnr":

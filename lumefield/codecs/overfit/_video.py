@@ -45,13 +45,6 @@ class VideoEffort:
     passes: int
     """Times that each other frame is looked at; two thirds more finish it."""
 
-    def steps(self, frames: int, low_delay: bool) -> int:
-        """Steps of a group."""
-        first = self.intra + REFINING + self.intra_finish
-        inter = frames - 1
-        more = both_ways(inter, self.passes, self.finish) if low_delay else 0
-        return first + (self.passes + self.finish) * inter + more
-
     @property
     def intra_finish(self) -> int:
         """Steps of a first frame under integer networks."""
@@ -89,6 +82,13 @@ class VideoPlan:
     jobs: int = 1
     """Groups fitted at a time, each by a process of its own."""
     seed: int = 0
+
+    def steps(self, frames: int) -> int:
+        """Steps of a group."""
+        effort, inter = self.effort, frames - 1
+        first = effort.intra + REFINING + effort.intra_finish
+        more = both_ways(inter, effort.passes, effort.finish) if self.low_delay else 0
+        return first + (effort.passes + effort.finish) * inter + more
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ def compress_video(
     if fault:
         raise InputError(fault)
     cut = [frames[i : i + plan.gop] for i in range(0, len(frames), plan.gop)]
-    total, done = sum(plan.effort.steps(len(group), plan.low_delay) for group in cut), 0
+    total, done = sum(plan.steps(len(group)) for group in cut), 0
     chunks = list[tuple[int, bytes]]()
     if plan.jobs == 1 or len(cut) == 1:
         for group in cut:
@@ -145,7 +145,7 @@ def compress_video(
 
             mine = _share(plan, len(group), len(frames), _beside(name, metadata, audio))
             chunks.append((len(group), compress_group(group, picture, mine, show)))
-            done += plan.effort.steps(len(group), plan.low_delay)
+            done += plan.steps(len(group))
     else:
         beside = _beside(name, metadata, audio)
         plans = [_share(plan, len(group), len(frames), beside) for group in cut]
@@ -197,7 +197,7 @@ def compress_group(
     goal = plan.goal
     anchor = LOW_DELAY if plan.low_delay else ANCHOR
     order, effort = roles(len(frames), anchor), plan.effort
-    tell = Tell(effort.steps(len(frames), plan.low_delay), progress)
+    tell = Tell(plan.steps(len(frames)), progress)
     target = np.stack([_repeated(planes) for planes in frames]).astype(np.float32) * (16 / 255)
     lambda_ = first_lambda(goal, target, plan.seed)
     own = lambda_ / intra_weight(len(frames))
@@ -231,7 +231,7 @@ def _in_processes(
         for job in as_completed(jobs):
             i = jobs[job]
             found[i] = job.result()
-            done += plans[i].effort.steps(len(cut[i]), plans[i].low_delay)
+            done += plans[i].steps(len(cut[i]))
             if progress:
                 decoded = decode_group(found[i], picture, len(cut[i]), "auto", {0})
                 progress(done, total, _psnr(decoded[0], cut[i][0]))

@@ -5,7 +5,6 @@ Latents alone move, in coding order, each frame predicted from the exact picture
 
 import copy
 import dataclasses
-import math
 from dataclasses import dataclass
 from functools import partial
 
@@ -26,7 +25,7 @@ from lumefield.codecs.overfit._video_intra import Tell
 from lumefield.codecs.overfit._video_model import InterNetworks, InterScene
 from lumefield.codecs.overfit._video_servo import Servo
 from lumefield.codecs.overfit._video_start import as_floats
-from lumefield.codecs.overfit._video_step import hard_frame, loss_of, optimizer, shown_error
+from lumefield.codecs.overfit._video_step import hard_frame, loss_of, optimizer, prices, shown_error
 from lumefield.fit import Stage, TrainState, fit
 
 _DRIFT = 10.0
@@ -73,28 +72,20 @@ class Fitted:
         """One that goes on by itself."""
         return Fitted(self.state, copy.deepcopy(self.bank), copy.deepcopy(self.servo))
 
-    def cost(self, log_lambda: Array) -> float:
-        """Bits of inter frames and networks, and their errors in bits."""
-        pixels = math.prod(self.state.aux.target.shape[-2:])
-        weights = np.asarray(self.state.aux.weight * jnp.exp(-log_lambda) * pixels)
-        return self.servo.cost(weights.tolist())
-
 
 def rounded(fitted: Fitted, group: Group) -> InterModel:
     """The networks in integers, judged on a few frames."""
     state, bank, size = fitted.state, fitted.bank, group.size
     n = len(bank)
     some = sorted({round(i) for i in np.linspace(0, n - 1, min(n, 6)).tolist()})
-    exchange = math.exp(float(state.aux.log_lambda))
-    pixels = size[0] * size[1]
+    price = prices(state.aux)
 
     def cost(networks: InterNetworks) -> float:
         total = 0.0
         for i in some:
             scene = bank.scene(i, networks)
             _, mse, bits = hard_frame(scene, state.aux, jnp.int32(i), size)
-            weight = _DRIFT * float(state.aux.weight[i])
-            total += float(bits) + float(mse) * weight * pixels / exchange
+            total += float(bits) + _DRIFT * price[i] * float(mse)
         return total * n / len(some)
 
     return best_inter_model(state.scene.networks, cost)
@@ -150,11 +141,10 @@ def _cheaper(
     begun: list[InterScene], now: TrainState, frame: int, size: tuple[int, int]
 ) -> InterScene:
     """The scene that costs least: as it is, or as its finish began."""
-    pixels = size[0] * size[1]
-    errors = float(now.aux.weight[frame]) * pixels * math.exp(-float(now.aux.log_lambda))
+    price = prices(now.aux)[frame]
 
     def cost(scene: InterScene) -> float:
         _, mse, bits = hard_frame(scene, now.aux, jnp.int32(frame), size)
-        return float(bits) + float(mse) * errors
+        return float(bits) + price * float(mse)
 
     return min((now.scene, *begun), key=cost)

@@ -39,7 +39,7 @@ from lumefield.codecs.overfit._video_match import start_motion
 from lumefield.codecs.overfit._video_model import References, padded
 from lumefield.codecs.overfit._video_servo import Servo
 from lumefield.codecs.overfit._video_start import SYNTHESIS, first_networks, start_references
-from lumefield.codecs.overfit._video_step import hard_frame, loss_of, optimizer, shown_error
+from lumefield.codecs.overfit._video_step import hard_frame, loss_of, optimizer, prices, shown_error
 from lumefield.fit import Stage, TrainState, fit
 
 _OPEN = 0.4
@@ -142,12 +142,12 @@ def fit_together(
         return _rounded_at(_together(fitted, group, steps, steps), group)
     originals = fitted.state.aux
     fitted = _together(fitted, group, steps, _fork(steps), originals)
-    found: list[tuple[float, Fitted, InterModel]] = []
+    price, found = prices(fitted.state.aux), list[tuple[float, Fitted, InterModel]]()
     for seen in (originals, None):
         way, model = _rounded_at(_together(fitted.copied(), group, steps, steps, seen), group)
         trial = way.copied()
         one_by_one(trial, group, model, short)
-        found.append((trial.cost(fitted.state.aux.log_lambda), way, model))
+        found.append((trial.servo.cost(price), way, model))
     return min(found, key=lambda one: one[0])[1:]
 
 

@@ -32,9 +32,9 @@ class Servo:
         """What the shared networks take."""
         self._networks = bits
 
-    def cost(self, weights: list[float]) -> float:
-        """Bits of frames and networks, and the squared errors times a weight for each frame."""
-        errors = sum(w * mse for w, (mse, _) in zip(weights, self._frames, strict=True))
+    def cost(self, prices: list[float]) -> float:
+        """Bits of frames and networks, and of squared errors at a price for each frame."""
+        errors = sum(p * mse for p, (mse, _) in zip(prices, self._frames, strict=True))
         return self._networks + sum(bits for _, bits in self._frames) + errors
 
     def miss(self) -> float:

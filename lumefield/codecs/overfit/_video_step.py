@@ -3,6 +3,7 @@
 Latents are one frame's, networks all frames'; references stand still.
 """
 
+import math
 from functools import partial
 from typing import Any
 
@@ -104,6 +105,13 @@ def loss_of(
     rate = (bits * jnp.exp(thrift) + moved) / pixels
     loss = rate + mse * aux.weight[frame] * jnp.exp(-aux.log_lambda)
     return loss, (aux, {"mse": mse, "residual": bits, "motion": moved})
+
+
+def prices(aux: References) -> list[float]:
+    """Bits that squared error 1 of each inter frame is worth."""
+    pixels = math.prod(aux.target.shape[-2:])
+    each = np.asarray(aux.weight, np.float64) * pixels * math.exp(-float(aux.log_lambda))
+    return each.tolist()
 
 
 @partial(jax.jit, static_argnums=3)
